@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the journal remembers of the kernel objects of one attachment. Written once at
+ * attach, compared with the kernel before anything is touched. Shared by core and worker;
+ * pure data, no I/O.
+ */
+#ifndef MR_STORAGE_IDENTITY_H
+#define MR_STORAGE_IDENTITY_H
+
+#include <json-c/json.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "storage/base/mountid.h"
+
+#define MR_TOKEN_TEXT 33 /* 128 random bits in hex, and NUL */
+#define MR_KEY_TEXT 400  /* source key */
+
+/* The mapped block device. diskseq 0 means: nothing is mapped. */
+struct mr_identity {
+    char node[32]; /* "/dev/loop3" */
+    uint32_t major;
+    uint32_t minor;
+    uint64_t diskseq; /* BLKGETDISKSEQ: never reused within a boot (Linux 5.15) */
+    uint64_t size_bytes;
+    uint32_t block_size;          /* logical block size, bytes */
+    char serial[128];             /* VPD 0x80, trimmed, or "" */
+    char wwn[128];                /* VPD 0x83 NAA/EUI, or "" */
+    char fs_uuid[40];             /* "" until known */
+    char source_key[MR_KEY_TEXT]; /* names the source on this node: "file:DEV:INO",
+                                     "iscsi:IQN:LUN" */
+    pid_t lun_pid;                /* mooring-lun, 0 for drivers without one */
+    uint64_t lun_start_time;      /* field 22 of its /proc/PID/stat */
+};
+
+/* Our mount of it. mount.id 0 means: not mounted by us. */
+struct mr_mount_record {
+    struct mr_mount_id mount;
+    char root[PATH_MAX]; /* the resolved configured root it lives under */
+    char path[PATH_MAX]; /* below root, relative, no "..", no empty parts */
+    unsigned
+        created; /* how many trailing path components we made (to be removed by rmdir) */
+};
+
+/* New reference, or NULL when out of memory. */
+struct json_object *mr_identity_to_json(const struct mr_identity *identity);
+/* Missing or wrong members stay zero. NULL json zeroes. */
+void mr_identity_from_json(struct mr_identity *identity, struct json_object *json);
+struct json_object *mr_mount_record_to_json(const struct mr_mount_record *record);
+void mr_mount_record_from_json(struct mr_mount_record *record, struct json_object *json);
+
+#endif
