@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The persistent journal: SQLite (WAL, synchronous FULL) on a thread of its own, with
+ * group commit: all records queued while one commit runs go into the next. What the API
+ * said happened is in here first. Called from the core thread only; the only lock the
+ * core takes is the queue's, held for a pointer swap.
+ */
+#ifndef MR_STORAGE_JOURNAL_H
+#define MR_STORAGE_JOURNAL_H
+
+#include <json-c/json.h>
+#include <stdint.h>
+
+#include "storage/base/err.h"
+#include "storage/base/loop.h"
+
+struct mr_journal;
+
+/* One durable step: the volume's row as it is from now on, optionally its operation's
+ * row, and one line of history. All pointers are borrowed for the call (deep-copied or
+ * serialised before it returns). */
+struct mr_record {
+    int64_t volume_number; /* from mr_journal_number() */
+    const char *volume_id;
+    const char *state;          /* mr_state_name(); "absent" for a tombstone */
+    struct json_object *volume; /* the rest of the volume's durable facts, no secrets */
+    const char *operation_id;   /* NULL: no operation row */
+    struct json_object *operation; /* document of the operation row */
+    const char *event;             /* history: "attach_intent", "unmapping", ... */
+    struct json_object *detail;    /* history detail, may be NULL */
+};
+
+/* rc 0: durable. Else a negative errno, err says why; nothing of the record was written.
+ */
+typedef void (*mr_journal_fn)(void *ctx, int rc, const struct mr_err *err);
+/* For loading: one volume row. json is borrowed. Return non-zero to stop with that. */
+typedef int (*mr_journal_volume_fn)(void *ctx, int64_t number, const char *id,
+                                    const char *state, struct json_object *volume);
+typedef int (*mr_journal_operation_fn)(void *ctx, const char *id,
+                                       struct json_object *operation);
+
+/* Opens or creates DIR/journal.db (0600), checks PRAGMA user_version (a newer one:
+ * -EPROTO and a remedy; older ones are migrated in one transaction), runs quick_check,
+ * and starts the thread. Blocks: before the loop runs. MR_E_JOURNAL_UNAVAILABLE. */
+int mr_journal_open(struct mr_loop *loop, const char *dir, struct mr_journal **ret,
+                    struct mr_err *err);
+/* Writes what is queued (no callbacks any more), joins the thread, checkpoints, closes.
+ */
+void mr_journal_close(struct mr_journal *journal);
+
+/* Reads all volume rows (tombstones included), oldest first, then the newest `limit`
+ * operation rows, oldest first. Blocks: before the loop runs. */
+int mr_journal_load(struct mr_journal *journal, mr_journal_volume_fn volume_fn,
+                    mr_journal_operation_fn operation_fn, unsigned limit, void *ctx,
+                    struct mr_err *err);
+
+/* A new volume number, never used before in this journal. Numbers name lock files. Core
+ * thread, no I/O. */
+int64_t mr_journal_number(struct mr_journal *journal);
+
+/* Queues the record; fn (may be NULL) is called from the loop, in the order of the calls.
+ * Out of memory: fn gets -ENOMEM from the loop. Never blocks. */
+void mr_journal_append(struct mr_journal *journal, const struct mr_record *record,
+                       mr_journal_fn fn, void *ctx);
+/* Forgets callbacks with this ctx (its owner goes away); the records are still written.
+ */
+void mr_journal_forget(struct mr_journal *journal, const void *ctx);
+
+#endif
