@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "storage/lun/control.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "storage/base/cleanup.h"
+#include "storage/base/fd.h"
+#include "storage/base/json.h"
+#include "storage/base/msg.h"
+
+int mr_control_path(char *dst, size_t size, const char *runtime_dir, const char *token)
+{
+    return mr_format(dst, size, "%s/lun/%s.sock", runtime_dir, token);
+}
+
+int mr_control_open(struct mr_control *control, const char *runtime_dir,
+                    const char *token, struct mr_err *err)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char dir[sizeof(control->path)];
+    int fd;
+    int r;
+
+    *control = (struct mr_control){.listen_fd = -1};
+    for (size_t i = 0; i < MR_CONTROL_CLIENTS; i++)
+        control->clients[i] = -1;
+    if (mr_control_path(control->path, sizeof(control->path), runtime_dir, token) < 0 ||
+        mr_format(dir, sizeof(dir), "%s/lun", runtime_dir) < 0)
+        return mr_fail(err, MR_E_INTERNAL, ENAMETOOLONG, "control socket below '%s'",
+                       runtime_dir);
+    r = mr_mkdir_p(dir, 0700);
+    if (r < 0)
+        return mr_fail(err, MR_E_INTERNAL, -r, "create '%s'", dir);
+    memcpy(address.sun_path, control->path, sizeof(address.sun_path));
+    (void)unlink(control->path);
+    fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return mr_fail(err, MR_E_INTERNAL, errno, "control socket");
+    control->listen_fd = fd;
+    /* The umask is 077; the mode is set for good measure before anybody can connect. */
+    if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+        chmod(control->path, 0600) < 0 || listen(fd, MR_CONTROL_CLIENTS) < 0) {
+        r = mr_fail(err, MR_E_INTERNAL, errno, "control socket '%s'", control->path);
+        mr_control_close(control);
+        mr_control_unlink(control);
+        return r;
+    }
+    return 0;
+}
+
+void mr_control_poll(const struct mr_control *control, struct pollfd *fds)
+{
+    fds[0] = (struct pollfd){.fd = control->listen_fd, .events = POLLIN};
+    for (size_t i = 0; i < MR_CONTROL_CLIENTS; i++)
+        fds[1 + i] = (struct pollfd){.fd = control->clients[i], .events = POLLIN};
+}
+
+/* False when the client is of no more use. */
+static bool serve_client(int fd, mr_control_fn fn, void *ctx)
+{
+    MR_AUTO_JSON struct json_object *request = NULL;
+    MR_AUTO_JSON struct json_object *answer = NULL;
+    int r = mr_msg_recv(fd, &request, NULL, MSG_DONTWAIT, NULL);
+
+    if (r == -EAGAIN)
+        return true;
+    if (r <= 0)
+        return false;
+    answer = fn(ctx, request);
+    return answer && mr_msg_send(fd, answer, -1, MSG_DONTWAIT, NULL) == 0;
+}
+
+static void accept_client(struct mr_control *control)
+{
+    int fd = accept4(control->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    if (fd < 0)
+        return;
+    mr_close(&control->clients[control->next]);
+    control->clients[control->next] = fd;
+    control->next = (control->next + 1) % MR_CONTROL_CLIENTS;
+}
+
+void mr_control_handle(struct mr_control *control, const struct pollfd *fds,
+                       mr_control_fn fn, void *ctx)
+{
+    for (size_t i = 0; i < MR_CONTROL_CLIENTS; i++) {
+        if (control->clients[i] >= 0 && control->clients[i] == fds[1 + i].fd &&
+            fds[1 + i].revents && !serve_client(control->clients[i], fn, ctx))
+            mr_close(&control->clients[i]);
+    }
+    if (control->listen_fd >= 0 && fds[0].revents)
+        accept_client(control);
+}
+
+void mr_control_close(struct mr_control *control)
+{
+    for (size_t i = 0; i < MR_CONTROL_CLIENTS; i++)
+        mr_close(&control->clients[i]);
+    mr_close(&control->listen_fd);
+}
+
+void mr_control_unlink(const struct mr_control *control)
+{
+    if (control->path[0])
+        (void)unlink(control->path);
+}

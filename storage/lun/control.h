@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The control socket RUNTIME/lun/TOKEN.sock: questions about a running server, JSON
+ * documents as in base/msg.h. Never blocks, serves a fixed number of clients (the oldest
+ * gives way), and I/O does not depend on it. A socket that is left behind says that the
+ * server did not log out of its session.
+ */
+#ifndef MR_STORAGE_LUN_CONTROL_H
+#define MR_STORAGE_LUN_CONTROL_H
+
+#include <json-c/json.h>
+#include <poll.h>
+#include <stddef.h>
+#include <sys/un.h>
+
+#include "storage/base/err.h"
+
+#define MR_CONTROL_CLIENTS 4
+#define MR_CONTROL_FDS (MR_CONTROL_CLIENTS + 1)
+
+struct mr_control {
+    int listen_fd;
+    int clients[MR_CONTROL_CLIENTS]; /* -1: free */
+    unsigned next;                   /* the slot that the next client gets */
+    char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+};
+
+/* Answers one request (borrowed) with a new reference, NULL to say nothing. */
+typedef struct json_object *(*mr_control_fn)(void *ctx, struct json_object *request);
+
+/* Creates directory (0700) and socket (0600); one of the same token that is left over is
+ * replaced. */
+int mr_control_open(struct mr_control *control, const char *runtime_dir,
+                    const char *token, struct mr_err *err);
+/* Fills MR_CONTROL_FDS entries; unused ones have fd -1. */
+void mr_control_poll(const struct mr_control *control, struct pollfd *fds);
+/* Handles what poll(2) reported for them. */
+void mr_control_handle(struct mr_control *control, const struct pollfd *fds,
+                       mr_control_fn fn, void *ctx);
+/* Closes everything; the name stays. Fine twice. */
+void mr_control_close(struct mr_control *control);
+/* Removes the name. */
+void mr_control_unlink(const struct mr_control *control);
+
+/* RUNTIME/lun/TOKEN.sock. -ENAMETOOLONG when it does not fit a unix(7) address. */
+int mr_control_path(char *dst, size_t size, const char *runtime_dir, const char *token);
+
+#endif

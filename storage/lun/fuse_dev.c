@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "storage/lun/fuse_dev.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "storage/base/cleanup.h"
+
+int mr_fuse_open(int *ret_fd, struct mr_err *err)
+{
+    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    int r;
+
+    if (fd < 0) {
+        r = mr_fail(err, MR_E_INTERNAL, errno, "open '/dev/fuse'");
+        return mr_err_remedy(err, r, "load the kernel module fuse");
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+int mr_fuse_mount(int fuse_fd, uint32_t max_read, int *ret_mount_fd, struct mr_err *err)
+{
+    char fd_text[16];
+    char read_text[16];
+    const char *const options[][2] = {
+        {"source", "mooring"}, {"fd", fd_text},   {"rootmode", "100600"},
+        {"user_id", "0"},      {"group_id", "0"}, {"max_read", read_text},
+    };
+    MR_AUTO_CLOSE int fs = fsopen("fuse", FSOPEN_CLOEXEC);
+    int mount_fd;
+
+    if (fs < 0)
+        return mr_fail(err, MR_E_INTERNAL, errno, "fsopen fuse");
+    (void)snprintf(fd_text, sizeof(fd_text), "%d", fuse_fd);
+    (void)snprintf(read_text, sizeof(read_text), "%u", max_read);
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+        if (fsconfig(fs, FSCONFIG_SET_STRING, options[i][0], options[i][1], 0) < 0)
+            return mr_fail(err, MR_E_INTERNAL, errno, "fuse option %s=%s", options[i][0],
+                           options[i][1]);
+    }
+    if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return mr_fail(err, MR_E_INTERNAL, errno, "create fuse super block");
+    mount_fd = fsmount(fs, FSMOUNT_CLOEXEC,
+                       MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    if (mount_fd < 0)
+        return mr_fail(err, MR_E_INTERNAL, errno, "fsmount fuse");
+    *ret_mount_fd = mount_fd;
+    return 0;
+}
+
+int mr_fuse_reply(int fuse_fd, uint64_t unique, int error, void *body, size_t len)
+{
+    struct fuse_out_header head = {
+        .len = (uint32_t)(sizeof(head) + len),
+        .error = error,
+        .unique = unique,
+    };
+    struct iovec iov[2] = {
+        {.iov_base = &head, .iov_len = sizeof(head)},
+        {.iov_base = body, .iov_len = len},
+    };
+    ssize_t n;
+
+    do
+        n = writev(fuse_fd, iov, len > 0 ? 2 : 1);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0 || errno == ENOENT)
+        return 0;
+    return -errno;
+}

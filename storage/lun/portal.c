@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "storage/lun/portal.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "storage/base/cleanup.h"
+
+MR_DEFINE_CLEANUP(addrinfo, struct addrinfo *, freeaddrinfo);
+
+/* Decimal, 1 to 65535, nothing around it. */
+static int parse_port(const char *text, uint16_t *ret)
+{
+    unsigned port = 0;
+
+    if (!*text || strlen(text) > 5)
+        return -EINVAL;
+    for (; *text; text++) {
+        if (*text < '0' || *text > '9')
+            return -EINVAL;
+        port = port * 10 + (unsigned)(*text - '0');
+    }
+    if (port == 0 || port > UINT16_MAX)
+        return -EINVAL;
+    *ret = (uint16_t)port;
+    return 0;
+}
+
+int mr_portal_parse(const char *text, struct mr_portal *ret)
+{
+    const char *host = text;
+    const char *rest;
+    size_t len;
+
+    *ret = (struct mr_portal){.port = MR_PORTAL_PORT};
+    if (*text == '[') {
+        host = text + 1;
+        len = strcspn(host, "]");
+        if (host[len] != ']')
+            return -EINVAL;
+        rest = host + len + 1;
+    } else {
+        len = strcspn(host, ":");
+        rest = host + len;
+    }
+    if (len == 0 || len >= sizeof(ret->host))
+        return -EINVAL;
+    /* A comma would be a portal group tag to libiscsi, brackets would confuse its parser.
+     */
+    if (strcspn(host, ", []/\t\r\n") < len)
+        return -EINVAL;
+    memcpy(ret->host, host, len);
+    if (!*rest)
+        return 0;
+    if (*rest != ':')
+        return -EINVAL;
+    return parse_port(rest + 1, &ret->port);
+}
+
+int mr_portal_resolve(const char *text, char dst[MR_PORTAL_TEXT], struct mr_err *err)
+{
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    MR_CLEANUP(addrinfo) struct addrinfo *list = NULL;
+    struct mr_portal portal;
+    char host[64];
+    int r;
+
+    if (mr_portal_parse(text, &portal) < 0)
+        return mr_fail(err, MR_E_INVALID_SPEC, EINVAL,
+                       "portal '%s' is neither HOST:PORT nor [IPV6]:PORT", text);
+    r = getaddrinfo(portal.host, NULL, &hints, &list);
+    if (r == 0)
+        r = getnameinfo(list->ai_addr, list->ai_addrlen, host, sizeof(host), NULL, 0,
+                        NI_NUMERICHOST);
+    if (r != 0) {
+        r = mr_fail(err, MR_E_PORTAL_UNREACHABLE, EHOSTUNREACH,
+                    "portal '%s' cannot be resolved: %s", text, gai_strerror(r));
+        return mr_err_remedy(err, r, "use a numeric address or fix name resolution");
+    }
+    r = snprintf(dst, MR_PORTAL_TEXT, list->ai_family == AF_INET6 ? "[%s]:%u" : "%s:%u",
+                 host, (unsigned)portal.port);
+    if (r < 0 || r >= MR_PORTAL_TEXT)
+        return mr_fail(err, MR_E_INVALID_SPEC, ENAMETOOLONG, "portal '%s'", text);
+    return 0;
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "storage/lun/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "storage/base/cleanup.h"
+#include "storage/base/log.h"
+
+/* libiscsi's PDUs for a full pool of 1 MiB writes in 8 KiB pieces take about 6 MiB. */
+#define WARM_CHUNKS 192
+#define WARM_CHUNK_BYTES (64 * 1024)
+
+void mr_process_isolate(void)
+{
+    static const int ignored[] = {SIGHUP, SIGINT, SIGTERM, SIGPIPE, SIGUSR1, SIGUSR2};
+
+    for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
+        (void)signal(ignored[i], SIG_IGN);
+    (void)umask(077);
+    if (chdir("/") < 0)
+        mr_log(MR_LOG_WARNING, "chdir: %s", strerror(errno));
+    /* A core dump would hold the CHAP secret and the volume's data. */
+    (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    (void)clearenv();
+}
+
+/* Grows the heap once, touched, and never lets it shrink. */
+static void warm_heap(void)
+{
+    void *chunks[WARM_CHUNKS];
+
+    (void)mallopt(M_ARENA_MAX, 1);
+    (void)mallopt(M_MMAP_MAX, 0);
+    (void)mallopt(M_TRIM_THRESHOLD, 1024 * 1024 * 1024);
+    (void)mallopt(M_TOP_PAD, 1024 * 1024);
+    for (size_t i = 0; i < WARM_CHUNKS; i++) {
+        chunks[i] = malloc(WARM_CHUNK_BYTES);
+        if (chunks[i])
+            memset(chunks[i], 0, WARM_CHUNK_BYTES);
+    }
+    for (size_t i = 0; i < WARM_CHUNKS; i++)
+        free(chunks[i]);
+}
+
+static int protect_from_oom(void)
+{
+    MR_AUTO_CLOSE int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+    return fd >= 0 && write(fd, "-1000", 5) == 5 ? 0 : -errno;
+}
+
+void mr_process_lock(void)
+{
+    const char *locked = "ok";
+    const char *flusher = "ok";
+    const char *oom = "ok";
+
+    warm_heap();
+    if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
+        locked = strerrorname_np(errno);
+    if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
+        flusher = strerrorname_np(errno);
+    if (protect_from_oom() < 0)
+        oom = strerrorname_np(errno);
+    if (strcmp(locked, "ok") != 0 || strcmp(flusher, "ok") != 0 || strcmp(oom, "ok") != 0)
+        mr_log(MR_LOG_WARNING,
+               "memory protection is incomplete: mlockall=%s io_flusher=%s oom_score=%s",
+               locked, flusher, oom);
+}
+
+void mr_process_quiet(void)
+{
+    MR_AUTO_CLOSE int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0 || dup2(fd, STDERR_FILENO) < 0)
+        (void)close(STDERR_FILENO);
+}

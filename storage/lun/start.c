@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "storage/lun/start.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "storage/base/json.h"
+
+static int bad(struct mr_err *err, const char *key)
+{
+    return mr_fail(err, MR_E_INVALID_REQUEST, EINVAL, "start message: bad '%s'", key);
+}
+
+/* A non-empty text that fits. */
+static int get_text(struct json_object *json, const char *key, char *dst, size_t size,
+                    struct mr_err *err)
+{
+    mr_json_copy_string(json, key, dst, size);
+    return dst[0] ? 0 : bad(err, key);
+}
+
+static int get_portals(struct json_object *json, struct mr_lun_start *ret,
+                       struct mr_err *err)
+{
+    struct json_object *list = mr_json_get(json, "portals");
+    size_t count;
+
+    if (!json_object_is_type(list, json_type_array))
+        return bad(err, "portals");
+    count = json_object_array_length(list);
+    if (count == 0 || count > MR_LUN_PORTALS_MAX)
+        return bad(err, "portals");
+    for (size_t i = 0; i < count; i++) {
+        struct json_object *item = json_object_array_get_idx(list, i);
+        const char *text;
+
+        if (!json_object_is_type(item, json_type_string))
+            return bad(err, "portals");
+        text = json_object_get_string(item);
+        if (!*text || strlen(text) >= sizeof(ret->portals[i]))
+            return bad(err, "portals");
+        strcpy(ret->portals[i], text);
+    }
+    ret->portal_count = count;
+    return 0;
+}
+
+/* The token becomes a file name and the ISID. */
+static bool token_valid(const char *token)
+{
+    return strlen(token) == MR_TOKEN_TEXT - 1 &&
+           strspn(token, "0123456789abcdef") == MR_TOKEN_TEXT - 1;
+}
+
+static int get_chap(struct json_object *json, struct mr_lun_start *ret,
+                    struct mr_err *err)
+{
+    struct json_object *chap = mr_json_get(json, "chap");
+    int r;
+
+    if (!chap)
+        return 0;
+    r = get_text(chap, "username", ret->username, sizeof(ret->username), err);
+    if (r == 0)
+        r = get_text(chap, "password", ret->password, sizeof(ret->password), err);
+    ret->chap = r == 0;
+    return r;
+}
+
+int mr_lun_start_decode(struct json_object *json, struct mr_lun_start *ret,
+                        struct mr_err *err)
+{
+    int64_t lun = mr_json_get_int(json, "lun", -1);
+    int r;
+
+    *ret = (struct mr_lun_start){
+        .timeout_ms = mr_json_get_int(json, "timeout_ms", 0),
+        .read_only = mr_json_get_bool(json, "read_only", false),
+    };
+    r = get_text(json, "token", ret->token, sizeof(ret->token), err);
+    if (r == 0 && !token_valid(ret->token))
+        r = bad(err, "token");
+    if (r == 0)
+        r = get_text(json, "runtime_dir", ret->runtime_dir, sizeof(ret->runtime_dir),
+                     err);
+    if (r == 0)
+        r = get_text(json, "target", ret->target, sizeof(ret->target), err);
+    if (r == 0)
+        r = get_text(json, "initiator_name", ret->initiator_name,
+                     sizeof(ret->initiator_name), err);
+    if (r == 0)
+        r = get_portals(json, ret, err);
+    if (r == 0)
+        r = get_chap(json, ret, err);
+    if (r < 0)
+        return r;
+    if (lun < 0 || lun > UINT16_MAX)
+        return bad(err, "lun");
+    if (ret->timeout_ms < MR_LUN_TIMEOUT_MIN_MS ||
+        ret->timeout_ms > MR_LUN_TIMEOUT_MAX_MS)
+        return bad(err, "timeout_ms");
+    ret->lun = (uint16_t)lun;
+    return 0;
+}
+
+void mr_lun_isid(const char *token, uint32_t *ret_random, uint32_t *ret_qualifier)
+{
+    char part[7] = "";
+
+    memcpy(part, token, 6);
+    *ret_random = (uint32_t)strtoul(part, NULL, 16);
+    memcpy(part, token + 6, 4);
+    part[4] = '\0';
+    *ret_qualifier = (uint32_t)strtoul(part, NULL, 16);
+}

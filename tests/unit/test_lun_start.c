@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/unit.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <string.h>
+
+#include "storage/base/json.h"
+#include "storage/lun/start.h"
+
+#define GOOD                                                                             \
+    "{\"token\":\"00112233445566778899aabbccddeeff\",\"runtime_dir\":\"/run/mooring\","  \
+    "\"portals\":[\"127.0.0.1:3260\",\"[::1]\"],\"target\":\"iqn.2026-11.example:a\","   \
+    "\"lun\":1,\"initiator_name\":\"iqn.2026-11.example:n\",\"timeout_ms\":10000,"       \
+    "\"read_only\":true,\"chap\":{\"username\":\"u\",\"password\":\"topsecret\"}}"
+
+static void test_a_full_message_is_decoded(void **state)
+{
+    (void)state;
+    MR_AUTO_JSON struct json_object *json = json_tokener_parse(GOOD);
+    struct mr_lun_start start;
+    struct mr_err err;
+
+    assert_int_equal(mr_lun_start_decode(json, &start, &err), 0);
+    assert_int_equal(start.portal_count, 2);
+    assert_string_equal(start.portals[1], "[::1]");
+    assert_int_equal(start.lun, 1);
+    assert_true(start.chap);
+    assert_string_equal(start.password, "topsecret");
+    assert_true(start.read_only);
+}
+
+/* Replaces one member by a JSON text (NULL: removes it) and expects a refusal. */
+static void refuse(const char *key, const char *value)
+{
+    MR_AUTO_JSON struct json_object *json = json_tokener_parse(GOOD);
+    struct mr_lun_start start;
+    struct mr_err err = {0};
+
+    if (value)
+        json_object_object_add(json, key, json_tokener_parse(value));
+    else
+        json_object_object_del(json, key);
+    if (mr_lun_start_decode(json, &start, &err) != -EINVAL)
+        fail_msg("%s = %s was accepted", key, value ? value : "nothing");
+    assert_int_equal(err.code, MR_E_INVALID_REQUEST);
+    assert_null(strstr(err.message, "topsecret"));
+}
+
+static void test_bad_members_are_refused(void **state)
+{
+    (void)state;
+    static const char *const required[] = {"token",     "runtime_dir", "portals",
+                                           "target",    "lun",         "initiator_name",
+                                           "timeout_ms"};
+
+    for (size_t i = 0; i < sizeof(required) / sizeof(required[0]); i++) {
+        refuse(required[i], NULL);
+        refuse(required[i], "{}");
+        refuse(required[i], "\"\"");
+    }
+    refuse("token", "\"../../../../etc/passwd-0000000000\"");
+    refuse("token", "\"00112233445566778899AABBCCDDEEFF\"");
+    refuse("token", "\"0011\"");
+    refuse("portals", "[]");
+    refuse("portals", "[1]");
+    refuse("portals", "[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"i\"]");
+    refuse("lun", "-1");
+    refuse("lun", "65536");
+    refuse("timeout_ms", "0");
+    refuse("timeout_ms", "9223372036854775807");
+    refuse("chap", "{\"username\":\"u\"}");
+    refuse("chap", "{\"password\":\"topsecret\"}");
+    refuse("chap", "\"topsecret\"");
+}
+
+static void test_a_message_that_is_no_object_is_refused(void **state)
+{
+    (void)state;
+    MR_AUTO_JSON struct json_object *json = json_tokener_parse("[1]");
+    struct mr_lun_start start;
+    struct mr_err err;
+
+    assert_int_equal(mr_lun_start_decode(json, &start, &err), -EINVAL);
+    assert_int_equal(mr_lun_start_decode(NULL, &start, &err), -EINVAL);
+}
+
+static void test_the_isid_follows_from_the_token(void **state)
+{
+    (void)state;
+    uint32_t random;
+    uint32_t qualifier;
+
+    mr_lun_isid("00112233445566778899aabbccddeeff", &random, &qualifier);
+    assert_int_equal(random, 0x001122);
+    assert_int_equal(qualifier, 0x3344);
+    mr_lun_isid("ffffffffffffffffffffffffffffffff", &random, &qualifier);
+    assert_int_equal(random, 0xffffff);
+    assert_int_equal(qualifier, 0xffff);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_full_message_is_decoded),
+        cmocka_unit_test(test_bad_members_are_refused),
+        cmocka_unit_test(test_a_message_that_is_no_object_is_refused),
+        cmocka_unit_test(test_the_isid_follows_from_the_token),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
