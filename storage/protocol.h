@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MR_STORAGE_PROTOCOL_H
+#define MR_STORAGE_PROTOCOL_H
+
+/* clang-format off */
+/*
+ * Messages between the agent's core and mooring-worker: JSON documents (base/msg.h) over the
+ * socketpair at MR_WORKER_CHANNEL_FD. One command at a time; each gets exactly one reply,
+ * events may come before it.
+ *
+ * Start: `mooring-worker volume LOCKFILE` with the channel at fd 3 and the checker's inotify at
+ * fd 4. It takes a blocking flock on LOCKFILE (created if absent, st_ino re-checked, never
+ * unlinked) and sends {"event": "ready"}. When the channel closes it finishes the command at hand
+ * and exits.
+ *
+ * Command {"cmd": NAME, ...}; reply {"reply": NAME, "ok": true, ...} or
+ * {"reply": NAME, "ok": false, "error": mr_err_to_json()}.
+ *
+ *   inspect   token, driver, runtime_dir, identity?, mount?
+ *             -> found, identity?, mounted ("present"|"absent"|"unknown": our mount id in the own
+ *             table), on_top. Reads only. A recorded identity that is still there is the answer;
+ *             else the token is searched. When mount has no id yet but root and path (a half-done
+ *             attach), a mount of the found device on top of root/path comes back as `mount`.
+ *   map       token, spec (with secrets), config {file_roots, runtime_dir, libexec_dir,
+ *             initiator_name, iscsi_timeout_ms} -> identity. An error of code source-in-use carries
+ *             `source_key`. Undone by itself when it fails.
+ *   identify  identity -> identity (size and block size read back; a difference: device-mismatch)
+ *   check     identity, fs_type -> content ("blank"|"formatted"|"unknown"), fs_type?, fs_uuid?,
+ *             detail ("ext4 file system, UUID ...", "non-zero byte at offset ...")
+ *   format    identity, fs_type, fs_uuid -> nothing. mkfs with that UUID, then fsync; the caller
+ *             decided that the device is blank.
+ *   mount     identity, fs_type, fs_uuid ("" = any), root, path, options, read_only
+ *             -> mount, fs_uuid
+ *   unmount   identity, mount, accept_data_loss, arm, sync
+ *             -> result ("unmounted"|"busy"|"absent"), detail, and, when armed, before umount2:
+ *             {"event": "armed", "wd": N}. data-not-written when syncfs failed. Covered by another
+ *             mount: busy.
+ *   claim     identity, budget_ms (0 = one try; else back-off 0.1 ms x1.5, cap 20 ms)
+ *             -> result ("claimed"|"busy"|"gone"), tries. The claim stays in the worker until
+ *             unmap or unclaim.
+ *   unclaim   -> nothing. Closes the claim.
+ *   unmap     driver, token, runtime_dir, identity, mount? -> result ("gone"|"bound"), evidence
+ *             {exclusive_open, diskseq, gone, ...}. Needs the claim (device-held without it) unless
+ *             the device is gone already. Once gone, the directories made for `mount` are removed.
+ *   gone      as unmap, without doing anything to the device: is it gone by now?
+ *
+ * Scan: `mooring-worker scan` with the channel at fd 3. One command, no lock:
+ *   {"cmd": "scan", "deadline_ms": N, "targets": [{volume, major, minor, diskseq, node, mount_path,
+ *   own_mount: mount record or null}]}; one message per target {"scan": volume, "complete": bool,
+ *   "holders": [...]} with rows as in the Holders document (id, kind, pid, start_time, tid, comm,
+ *   cgroup, container, mount_ns, path, device), then {"done": true, "elapsed_ms": N}, and it exits.
+ */
+/* clang-format on */
+
+#define MR_WORKER_CHANNEL_FD 3
+#define MR_WORKER_INOTIFY_FD 4
+#define MR_SCAN_HOLDERS_MAX 200 /* rows per target; more sets complete: false */
+
+#endif

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The commands of protocol.h, one function each, and the state that lasts between them:
+ * the claim. The peer is not trusted to be free of bugs: every member is checked before
+ * use, a wrong one is an error reply. Single-threaded; everything here may block.
+ */
+#ifndef MR_STORAGE_WORKER_COMMANDS_H
+#define MR_STORAGE_WORKER_COMMANDS_H
+
+#include <json-c/json.h>
+#include <stdbool.h>
+
+#include "storage/base/err.h"
+#include "storage/identity.h"
+#include "storage/worker/driver.h"
+
+struct mr_worker {
+    int channel_fd;
+    int inotify_fd;
+    int lock_fd;                /* inherited by mkfs, by nothing else; -1 in tests */
+    int claim_fd;               /* -1: no claim */
+    struct mr_identity claimed; /* the device of claim_fd */
+    uint64_t unmapped_diskseq;  /* unmap was called under a claim on this one; 0: none */
+};
+
+/* Answers commands until the channel closes. Returns 0 then, or a negative errno when it
+ * broke. */
+int mr_worker_run(struct mr_worker *worker, struct mr_err *err);
+
+/* One command. Members for the reply go into reply (an object, borrowed). 0, or a
+ * negative errno with err: then the reply is an error reply that keeps these members. */
+typedef int (*mr_command_fn)(struct mr_worker *worker, struct json_object *cmd,
+                             struct json_object *reply, struct mr_err *err);
+
+int mr_command_inspect(struct mr_worker *worker, struct json_object *cmd,
+                       struct json_object *reply, struct mr_err *err);
+int mr_command_map(struct mr_worker *worker, struct json_object *cmd,
+                   struct json_object *reply, struct mr_err *err);
+int mr_command_identify(struct mr_worker *worker, struct json_object *cmd,
+                        struct json_object *reply, struct mr_err *err);
+int mr_command_check(struct mr_worker *worker, struct json_object *cmd,
+                     struct json_object *reply, struct mr_err *err);
+int mr_command_format(struct mr_worker *worker, struct json_object *cmd,
+                      struct json_object *reply, struct mr_err *err);
+int mr_command_mount(struct mr_worker *worker, struct json_object *cmd,
+                     struct json_object *reply, struct mr_err *err);
+int mr_command_unmount(struct mr_worker *worker, struct json_object *cmd,
+                       struct json_object *reply, struct mr_err *err);
+int mr_command_claim(struct mr_worker *worker, struct json_object *cmd,
+                     struct json_object *reply, struct mr_err *err);
+int mr_command_unclaim(struct mr_worker *worker, struct json_object *cmd,
+                       struct json_object *reply, struct mr_err *err);
+int mr_command_unmap(struct mr_worker *worker, struct json_object *cmd,
+                     struct json_object *reply, struct mr_err *err);
+int mr_command_gone(struct mr_worker *worker, struct json_object *cmd,
+                    struct json_object *reply, struct mr_err *err);
+
+/* Members of a command; a missing or wrong one is MR_E_INTERNAL that names it. Results
+ * are borrowed from cmd. */
+int mr_arg_text(struct json_object *cmd, const char *key, const char **ret,
+                struct mr_err *err);
+int mr_arg_token(struct json_object *cmd, const char **ret, struct mr_err *err);
+int mr_arg_driver(struct json_object *cmd, const struct mr_driver **ret,
+                  struct mr_err *err);
+/* A mapped device: a node below /dev and a diskseq. */
+int mr_arg_identity(struct json_object *cmd, struct mr_identity *ret, struct mr_err *err);
+/* An absolute root and a valid path below it; the mount id may be 0 (not mounted yet). */
+int mr_arg_mount(struct json_object *cmd, struct mr_mount_record *ret,
+                 struct mr_err *err);
+
+#endif

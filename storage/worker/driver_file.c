@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Driver "file": a regular file below a configured root as a loop device. An flock on the
+ * open file that the loop device keeps holds the "one source, once" rule against other
+ * agents, too, and needs no clean-up.
+ */
+#include "storage/worker/driver.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "storage/base/cleanup.h"
+#include "storage/base/fd.h"
+#include "storage/base/json.h"
+#include "storage/worker/loopdev.h"
+#include "storage/worker/mounter_path.h"
+
+#define SECTOR_BYTES 512
+#define POINTER "/source/path"
+
+/* The part of path below root, or NULL. */
+static const char *below_root(const char *root, const char *path)
+{
+    size_t n = strlen(root);
+
+    while (n > 0 && root[n - 1] == '/')
+        n--;
+    return strncmp(root, path, n) == 0 && path[n] == '/' ? path + n + 1 : NULL;
+}
+
+static int fail_path(struct mr_err *err, int errnum, const char *path)
+{
+    switch (errnum) {
+    case ELOOP:
+        return mr_fail_at(err, MR_E_PATH_NOT_ALLOWED, POINTER,
+                          "'%s' has a symbolic link below the configured root", path);
+    case ENOENT:
+    case ENOTDIR:
+        return mr_fail_at(err, MR_E_INVALID_SPEC, POINTER, "no such file '%s'", path);
+    default:
+        return mr_fail(err, MR_E_DEVICE_ERROR, errnum, "open '%s'", path);
+    }
+}
+
+/* The file as O_PATH: nothing is opened yet, so devices and pipes are not touched. */
+static int find_file(const struct mr_map_request *request, const char *path, int *ret_fd,
+                     struct mr_err *err)
+{
+    for (const char *const *root = request->file_roots; *root; root++) {
+        const char *rest = below_root(*root, path);
+        if (!rest)
+            continue;
+        if (!mr_relative_path_valid(rest))
+            break;
+        MR_AUTO_CLOSE int root_fd = open(*root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (root_fd < 0)
+            return mr_fail(err, MR_E_DEVICE_ERROR, errno, "file root '%s'", *root);
+        int fd = mr_open_beneath(root_fd, rest, O_PATH);
+        if (fd < 0)
+            return fail_path(err, -fd, path);
+        *ret_fd = fd;
+        return 0;
+    }
+    return mr_fail_at(err, MR_E_PATH_NOT_ALLOWED, POINTER,
+                      "'%s' is not below a configured file root", path);
+}
+
+static int check_file(const char *path, int fd, char key[MR_KEY_TEXT], struct mr_err *err)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return mr_fail(err, MR_E_DEVICE_ERROR, errno, "fstat '%s'", path);
+    if (!S_ISREG(st.st_mode))
+        return mr_fail_at(err, MR_E_INVALID_SPEC, POINTER, "'%s' is no regular file",
+                          path);
+    if (st.st_size <= 0 || st.st_size % SECTOR_BYTES != 0)
+        return mr_fail_at(err, MR_E_INVALID_SPEC, POINTER,
+                          "the size of '%s', %jd bytes, is no multiple of %d above 0",
+                          path, (intmax_t)st.st_size, SECTOR_BYTES);
+    return mr_format(key, MR_KEY_TEXT, "file:%u:%u:%ju", major(st.st_dev),
+                     minor(st.st_dev), (uintmax_t)st.st_ino);
+}
+
+/* Opens the checked file for I/O and locks it. */
+static int open_locked(const struct mr_map_request *request, int *ret_fd,
+                       char key[MR_KEY_TEXT], struct mr_err *err)
+{
+    const char *path = mr_json_get_string(request->spec->source, "path");
+    MR_AUTO_CLOSE int path_fd = -1;
+    char link[32];
+
+    if (!path || *path != '/')
+        return mr_fail_at(err, MR_E_INVALID_SPEC, POINTER, "an absolute path is needed");
+    int r = find_file(request, path, &path_fd, err);
+    if (r == 0)
+        r = check_file(path, path_fd, key, err);
+    if (r < 0)
+        return r;
+    (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", path_fd);
+    MR_AUTO_CLOSE int fd =
+        open(link, (request->spec->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    if (fd < 0)
+        return mr_fail(err, MR_E_DEVICE_ERROR, errno, "open '%s'", path);
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK)
+            return mr_fail(err, MR_E_DEVICE_ERROR, errno, "flock '%s'", path);
+        return mr_fail(err, MR_E_SOURCE_IN_USE, EBUSY, "'%s' is locked by another user",
+                       path);
+    }
+    *ret_fd = mr_take_fd(&fd);
+    return 0;
+}
+
+static int file_map(const struct mr_map_request *request, struct mr_identity *ret,
+                    struct mr_err *err)
+{
+    MR_AUTO_CLOSE int fd = -1;
+    char key[MR_KEY_TEXT] = "";
+
+    memset(ret, 0, sizeof(*ret));
+    int r = open_locked(request, &fd, key, err);
+    if (r == 0) {
+        /* The device takes its own reference to this open file, and the lock with it. */
+        struct mr_loop_setup setup = {
+            .backing_fd = fd,
+            .token = request->token,
+            .read_only = request->spec->read_only,
+            .direct_io = true,
+        };
+        r = mr_loop_attach(&setup, ret, err);
+    }
+    memcpy(ret->source_key, key, sizeof(key));
+    return r;
+}
+
+static int file_find(const char *token, const char *runtime_dir, struct mr_identity *ret,
+                     struct mr_err *err)
+{
+    (void)runtime_dir;
+    return mr_loop_find(token, MR_LOOP_ON_FILE, ret, err);
+}
+
+static int file_unmap(const char *token, const char *runtime_dir,
+                      const struct mr_identity *identity, int claim_fd,
+                      struct mr_err *err)
+{
+    (void)token;
+    (void)runtime_dir;
+    (void)identity;
+    return mr_loop_clear(claim_fd, err);
+}
+
+const struct mr_driver mr_driver_file = {
+    .name = "file",
+    .unmap_kind = MR_UNMAP_DEFERRED,
+    .map = file_map,
+    .find = file_find,
+    .unmap = file_unmap,
+};

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "storage/worker/holder.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "storage/base/json.h"
+#include "storage/protocol.h"
+
+#define MR_FNV_BASIS 14695981039346656037ULL
+#define MR_FNV_PRIME 1099511628211ULL
+
+static const char *const kind_names[MR_HOLDER_KINDS] = {
+    [MR_HOLDER_MOUNT_COPY] = "mount-copy",
+    [MR_HOLDER_OPEN_FILE] = "open-file",
+    [MR_HOLDER_CWD] = "cwd",
+    [MR_HOLDER_ROOT] = "root",
+    [MR_HOLDER_EXE] = "exe",
+    [MR_HOLDER_MMAP] = "mmap",
+    [MR_HOLDER_RAW_DEVICE] = "raw-device",
+    [MR_HOLDER_LOOP] = "loop",
+    [MR_HOLDER_SWAP] = "swap",
+    [MR_HOLDER_DM] = "dm",
+    [MR_HOLDER_MD] = "md",
+    [MR_HOLDER_OVERLAY] = "overlay",
+};
+
+const char *mr_holder_kind_name(enum mr_holder_kind kind)
+{
+    return (unsigned)kind < MR_HOLDER_KINDS ? kind_names[kind] : "unknown";
+}
+
+static void hash_bytes(uint64_t *hash, const void *data, size_t len)
+{
+    const unsigned char *bytes = data;
+
+    for (size_t i = 0; i < len; i++)
+        *hash = (*hash ^ bytes[i]) * MR_FNV_PRIME;
+}
+
+static void hash_number(uint64_t *hash, uint64_t number)
+{
+    hash_bytes(hash, &number, sizeof(number));
+}
+
+/* With its NUL, so that "a" + "bc" is not "ab" + "c". */
+static void hash_text(uint64_t *hash, const char *text)
+{
+    hash_bytes(hash, text ? text : "", (text ? strlen(text) : 0) + 1);
+}
+
+static bool names_a_mount(enum mr_holder_kind kind)
+{
+    return kind == MR_HOLDER_MOUNT_COPY || kind == MR_HOLDER_OVERLAY;
+}
+
+uint64_t mr_holder_id(const struct mr_holder *row)
+{
+    uint64_t hash = MR_FNV_BASIS;
+
+    hash_text(&hash, mr_holder_kind_name(row->kind));
+    if (names_a_mount(row->kind)) {
+        hash_number(&hash, row->mount_ns);
+        hash_number(&hash, row->mount_id);
+    } else {
+        hash_number(&hash, (uint64_t)row->pid);
+        hash_number(&hash, (uint64_t)row->tid);
+        hash_number(&hash, row->start_time);
+    }
+    hash_text(&hash, row->path);
+    hash_text(&hash, row->device);
+    return hash ? hash : 1;
+}
+
+/* Length of the printable UTF-8 sequence at s, 0 when there is none (RFC 3629; C0, C1 and
+ * DEL are not printable). */
+static size_t utf8_length(const unsigned char *s)
+{
+    if (s[0] >= 0x20 && s[0] < 0x7f)
+        return 1;
+    if (s[0] < 0xc2 || s[0] > 0xf4)
+        return 0;
+    size_t len = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+    for (size_t i = 1; i < len; i++)
+        if ((s[i] & 0xc0) != 0x80) /* also stops at the NUL */
+            return 0;
+    bool c1 = s[0] == 0xc2 && s[1] < 0xa0;
+    bool overlong = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
+    bool beyond = (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf4 && s[1] > 0x8f);
+    return c1 || overlong || beyond ? 0 : len;
+}
+
+char *mr_holder_text(const char *text)
+{
+    char *copy = text ? strdup(text) : NULL;
+
+    for (char *p = copy; p && *p;) {
+        size_t len = utf8_length((const unsigned char *)p);
+        if (len == 0)
+            *p = '?';
+        p += len ? len : 1;
+    }
+    return copy;
+}
+
+static void row_clear(struct mr_holder *row)
+{
+    free(row->comm);
+    free(row->cgroup);
+    free(row->container);
+    free(row->path);
+    free(row->device);
+}
+
+/* False when out of memory; *dst is to be cleared either way. */
+static bool row_copy(struct mr_holder *dst, const struct mr_holder *src)
+{
+    *dst = *src;
+    dst->comm = mr_holder_text(src->comm);
+    dst->cgroup = mr_holder_text(src->cgroup);
+    dst->container = mr_holder_text(src->container);
+    dst->path = mr_holder_text(src->path);
+    dst->device = mr_holder_text(src->device);
+    return !dst->comm == !src->comm && !dst->cgroup == !src->cgroup &&
+           !dst->container == !src->container && !dst->path == !src->path &&
+           !dst->device == !src->device;
+}
+
+/* One mount has several paths when tasks with different roots look at it. */
+static bool same_mount(const struct mr_holder *a, const struct mr_holder *b)
+{
+    return names_a_mount(a->kind) && a->kind == b->kind && a->mount_ns == b->mount_ns &&
+           a->mount_id == b->mount_id;
+}
+
+static bool has_row(const struct mr_holders *list, const struct mr_holder *row)
+{
+    uint64_t id = mr_holder_id(row);
+
+    for (size_t i = 0; i < list->count; i++)
+        if (mr_holder_id(&list->rows[i]) == id || same_mount(&list->rows[i], row))
+            return true;
+    return false;
+}
+
+int mr_holders_add(struct mr_holders *list, const struct mr_holder *row)
+{
+    struct mr_holder copy;
+
+    if (!row_copy(&copy, row)) {
+        row_clear(&copy);
+        return -ENOMEM;
+    }
+    int rc = 0;
+    if (has_row(list, &copy)) {
+        row_clear(&copy);
+        return 0;
+    }
+    if (list->count >= MR_SCAN_HOLDERS_MAX)
+        rc = -ENOSPC;
+    struct mr_holder *rows =
+        rc < 0 ? NULL : reallocarray(list->rows, list->count + 1, sizeof(*rows));
+    if (!rows) {
+        row_clear(&copy);
+        return rc < 0 ? rc : -ENOMEM;
+    }
+    list->rows = rows;
+    rows[list->count++] = copy;
+    return 0;
+}
+
+void mr_holders_clear(struct mr_holders *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        row_clear(&list->rows[i]);
+    free(list->rows);
+    *list = (struct mr_holders){0};
+}
+
+static void set_number(struct json_object *json, const char *key, uint64_t number)
+{
+    if (number == 0 || number > INT64_MAX)
+        mr_json_set(json, key, NULL);
+    else
+        mr_json_set_int(json, key, (int64_t)number);
+}
+
+static struct json_object *row_to_json(const struct mr_holder *row)
+{
+    struct json_object *json = json_object_new_object();
+    char id[17];
+
+    if (!json)
+        return NULL;
+    (void)snprintf(id, sizeof(id), "%016" PRIx64, mr_holder_id(row));
+    mr_json_set_string(json, "id", id);
+    mr_json_set_string(json, "kind", mr_holder_kind_name(row->kind));
+    set_number(json, "pid", (uint64_t)row->pid);
+    set_number(json, "start_time", row->start_time);
+    set_number(json, "tid", (uint64_t)row->tid);
+    mr_json_set_string(json, "comm", row->comm);
+    mr_json_set_string(json, "cgroup", row->cgroup);
+    mr_json_set_string(json, "container", row->container);
+    set_number(json, "mount_ns", row->mount_ns);
+    mr_json_set_string(json, "path", row->path);
+    mr_json_set_string(json, "device", row->device);
+    if (names_a_mount(row->kind))
+        mr_json_set_int(json, "processes", (int64_t)row->processes);
+    return json;
+}
+
+struct json_object *mr_holders_to_json(const struct mr_holders *list, size_t max_bytes,
+                                       bool *ret_complete)
+{
+    struct json_object *array = json_object_new_array();
+    size_t bytes = 2;
+
+    for (size_t i = 0; array && i < list->count; i++) {
+        MR_AUTO_JSON struct json_object *row = row_to_json(&list->rows[i]);
+        size_t len = 0;
+        if (row)
+            (void)json_object_to_json_string_length(row, JSON_C_TO_STRING_PLAIN, &len);
+        bool fits = len > 0 && bytes + len + 1 <= max_bytes;
+        if (fits && json_object_array_add(array, row) == 0) {
+            (void)mr_take_ptr(row);
+            bytes += len + 1;
+        } else {
+            *ret_complete = false;
+        }
+    }
+    return array;
+}

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "storage/worker/loopdev.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "storage/base/cleanup.h"
+#include "storage/base/fd.h"
+
+/* Others take free devices too: each try is a fresh LOOP_CTL_GET_FREE. */
+#define CONFIGURE_TRIES 64
+
+MR_DEFINE_CLEANUP(dir, DIR *, (void)closedir);
+
+/* lo_file_name for a token; it must not be cut (64 bytes with the NUL). */
+static int file_name(const char *token, char dst[LO_NAME_SIZE])
+{
+    return mr_format(dst, LO_NAME_SIZE, "mooring:%s", token);
+}
+
+/* Reads the identity of the block device behind fd. */
+static int read_identity(int fd, const char *node, struct mr_identity *ret,
+                         struct mr_err *err)
+{
+    struct stat st;
+    int block = 0;
+
+    *ret = (struct mr_identity){.diskseq = 0};
+    if (fstat(fd, &st) < 0)
+        return mr_fail(err, MR_E_INTERNAL, errno, "stat '%s'", node);
+    if (!S_ISBLK(st.st_mode))
+        return mr_fail(err, MR_E_INTERNAL, ENOTBLK, "'%s'", node);
+    if (ioctl(fd, BLKGETDISKSEQ, &ret->diskseq) < 0)
+        return mr_fail(err, MR_E_INTERNAL, errno, "disk sequence number of '%s'", node);
+    if (ioctl(fd, BLKGETSIZE64, &ret->size_bytes) < 0 || ioctl(fd, BLKSSZGET, &block) < 0)
+        return mr_fail(err, MR_E_INTERNAL, errno, "size of '%s'", node);
+    ret->block_size = (uint32_t)block;
+    ret->major = major(st.st_rdev);
+    ret->minor = minor(st.st_rdev);
+    if (mr_format(ret->node, sizeof(ret->node), "%s", node) < 0)
+        return mr_fail(err, MR_E_INTERNAL, ENAMETOOLONG, "'%s'", node);
+    return 0;
+}
+
+/* Opens a free device and binds it. Returns its fd, or a negative errno (-EBUSY: somebody
+ * was quicker). */
+static int bind_free(int control_fd, const struct loop_config *config, char node[32],
+                     struct mr_err *err)
+{
+    MR_AUTO_CLOSE int fd = -1;
+    int number = ioctl(control_fd, LOOP_CTL_GET_FREE);
+
+    if (number < 0)
+        return mr_fail(err, MR_E_INTERNAL, errno, "find a free loop device");
+    (void)snprintf(node, 32, "/dev/loop%d", number);
+    fd = open(node, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return mr_fail(err, MR_E_INTERNAL, errno, "open '%s'", node);
+    if (ioctl(fd, LOOP_CONFIGURE, config) < 0)
+        return mr_fail(err, MR_E_INTERNAL, errno, "bind '%s'", node);
+    return mr_take_fd(&fd);
+}
+
+/* What the kernel made of it: direct I/O is dropped without an error when the file cannot
+ * do it. */
+static int check_bound(int fd, const struct mr_loop_setup *setup,
+                       const struct mr_identity *identity, struct mr_err *err)
+{
+    struct loop_info64 info = {0};
+
+    if (ioctl(fd, LOOP_GET_STATUS64, &info) < 0)
+        return mr_fail(err, MR_E_INTERNAL, errno, "status of '%s'", identity->node);
+    if (setup->require_direct && !(info.lo_flags & LO_FLAGS_DIRECT_IO))
+        return mr_fail(err, MR_E_DEVICE_ERROR, ENOTSUP, "'%s' does no direct I/O",
+                       identity->node);
+    if (!(info.lo_flags & LO_FLAGS_READ_ONLY) != !setup->read_only)
+        return mr_fail(err, MR_E_DEVICE_ERROR, EROFS, "'%s' is %s", identity->node,
+                       setup->read_only ? "writable" : "read-only");
+    if (setup->block_size != 0 && setup->block_size != identity->block_size)
+        return mr_fail(err, MR_E_DEVICE_ERROR, EINVAL,
+                       "'%s' has blocks of %u bytes instead of %u", identity->node,
+                       identity->block_size, setup->block_size);
+    return 0;
+}
+
+int mr_loop_attach(const struct mr_loop_setup *setup, struct mr_identity *ret,
+                   struct mr_err *err)
+{
+    struct loop_config config = {
+        .fd = (__u32)setup->backing_fd,
+        .block_size = setup->block_size,
+    };
+    MR_AUTO_CLOSE int control_fd = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+    MR_AUTO_CLOSE int fd = -1;
+    char name[LO_NAME_SIZE];
+    char node[32];
+    int r;
+
+    if (control_fd < 0) {
+        r = mr_fail(err, MR_E_INTERNAL, errno, "open '/dev/loop-control'");
+        return mr_err_remedy(err, r, "load the kernel module loop");
+    }
+    if (file_name(setup->token, name) < 0)
+        return mr_fail(err, MR_E_INTERNAL, ENAMETOOLONG, "token '%s'", setup->token);
+    memcpy(config.info.lo_file_name, name, sizeof(name));
+    config.info.lo_flags = (setup->read_only ? LO_FLAGS_READ_ONLY : 0u) |
+                           (setup->direct_io ? LO_FLAGS_DIRECT_IO : 0u);
+    for (int tries = 0; tries < CONFIGURE_TRIES; tries++) {
+        fd = bind_free(control_fd, &config, node, err);
+        if (fd != -EBUSY)
+            break;
+    }
+    if (fd < 0)
+        return fd;
+    r = read_identity(fd, node, ret, err);
+    if (r == 0)
+        r = check_bound(fd, setup, ret, err);
+    if (r < 0)
+        (void)ioctl(fd, LOOP_CLR_FD);
+    return r;
+}
+
+/* Is the device bound? Its sysfs directory "loop" is there exactly while it is. */
+static bool is_bound(const char *name)
+{
+    char path[64];
+
+    return mr_format(path, sizeof(path), "/sys/block/%s/loop", name) == 0 &&
+           access(path, F_OK) == 0;
+}
+
+/* 1 when this device carries the name, 0 when not (or not bound any more). */
+static int examine(const char *device, const char *name, struct mr_identity *ret,
+                   struct mr_err *err)
+{
+    struct loop_info64 info = {0};
+    MR_AUTO_CLOSE int fd = -1;
+    char node[32];
+    int r;
+
+    if (mr_format(node, sizeof(node), "/dev/%s", device) < 0)
+        return mr_fail(err, MR_E_INTERNAL, ENAMETOOLONG, "'%s'", device);
+    fd = open(node, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) {
+        r = -errno;
+        return is_bound(device) ? mr_fail(err, MR_E_INTERNAL, -r, "open '%s'", node) : 0;
+    }
+    if (ioctl(fd, LOOP_GET_STATUS64, &info) < 0) {
+        if (errno == ENXIO)
+            return 0;
+        return mr_fail(err, MR_E_INTERNAL, errno, "status of '%s'", node);
+    }
+    if (strncmp((const char *)info.lo_file_name, name, LO_NAME_SIZE) != 0)
+        return 0;
+    r = read_identity(fd, node, ret, err);
+    return r < 0 ? r : 1;
+}
+
+/* "loop" and a number. */
+static bool is_loop_name(const char *name)
+{
+    if (strncmp(name, "loop", 4) != 0 || !isdigit((unsigned char)name[4]))
+        return false;
+    return name[4 + strspn(name + 4, "0123456789")] == '\0';
+}
+
+/* A file that is mounted nowhere has the path "/". A device that vanishes meanwhile is
+ * skipped by either kind. */
+static bool is_kind(const char *device, enum mr_loop_backing backing)
+{
+    char path[80];
+    char text[8];
+
+    if (mr_format(path, sizeof(path), "/sys/block/%s/loop/backing_file", device) < 0)
+        return true;
+    bool root = mr_read_text(AT_FDCWD, path, text, sizeof(text)) == 1 && text[0] == '/';
+    return root == (backing == MR_LOOP_ON_LUN);
+}
+
+int mr_loop_find(const char *token, enum mr_loop_backing backing, struct mr_identity *ret,
+                 struct mr_err *err)
+{
+    MR_CLEANUP(dir) DIR *dir = opendir("/sys/block");
+    char name[LO_NAME_SIZE];
+    int result = 0;
+
+    if (!dir)
+        return mr_fail(err, MR_E_INTERNAL, errno, "open '/sys/block'");
+    if (file_name(token, name) < 0)
+        return mr_fail(err, MR_E_INTERNAL, ENAMETOOLONG, "token '%s'", token);
+    for (;;) {
+        const struct dirent *entry;
+        int r;
+
+        errno = 0;
+        entry = readdir(dir);
+        if (!entry && errno != 0)
+            return mr_fail(err, MR_E_INTERNAL, errno, "read '/sys/block'");
+        if (!entry)
+            return result;
+        if (!is_loop_name(entry->d_name) || !is_bound(entry->d_name) ||
+            !is_kind(entry->d_name, backing))
+            continue;
+        r = examine(entry->d_name, name, ret, err);
+        if (r > 0)
+            return r;
+        if (r < 0)
+            result = r; /* one unreadable device: "none" is not proven, but look on */
+    }
+}
+
+int mr_loop_clear(int claim_fd, struct mr_err *err)
+{
+    int r = ioctl(claim_fd, LOOP_CLR_FD) < 0 ? -errno : 0;
+
+    (void)close(claim_fd);
+    /* ENXIO: not bound any more, which is what was asked for. */
+    if (r < 0 && r != -ENXIO)
+        return mr_fail(err, MR_E_DEVICE_ERROR, -r, "release the loop device");
+    return 0;
+}

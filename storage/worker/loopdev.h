@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Loop devices (loop(4), drivers/block/loop.c): the block front end of the drivers file
+ * and iscsi.
+ */
+#ifndef MR_STORAGE_WORKER_LOOPDEV_H
+#define MR_STORAGE_WORKER_LOOPDEV_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "storage/base/err.h"
+#include "storage/identity.h"
+
+struct mr_loop_setup {
+    int backing_fd;    /* stays the caller's; the device keeps its own reference */
+    const char *token; /* goes into lo_file_name as "mooring:TOKEN" */
+    bool read_only;
+    bool direct_io;      /* ask for it */
+    bool require_direct; /* fail when it is not there after reading the flags back */
+    uint32_t block_size; /* 0: kernel's default */
+};
+
+/* LOOP_CTL_GET_FREE + LOOP_CONFIGURE (retried on EBUSY), flags, direct I/O and block size
+ * read back, and node, major, minor, diskseq, size_bytes and block_size put into *ret.
+ * AUTOCLEAR is off. Undone on failure. */
+int mr_loop_attach(const struct mr_loop_setup *setup, struct mr_identity *ret,
+                   struct mr_err *err);
+
+/* What a device of ours is backed by. LOOP_GET_STATUS64 asks the backing file for its
+ * attributes (drivers/block/loop.c loop_get_status), so a device of the other kind, on a
+ * mute FUSE server say, is never asked: one volume's trouble stays its own. mooring-lun's
+ * attributes are cached by the kernel. */
+enum mr_loop_backing {
+    MR_LOOP_ON_FILE,
+    MR_LOOP_ON_LUN, /* mooring-lun's file, which is mounted nowhere */
+};
+
+/* The loop device whose lo_file_name carries the token: 1 and *ret, 0 none (every bound
+ * one of the kind was read), negative when one could not be read. */
+int mr_loop_find(const char *token, enum mr_loop_backing backing, struct mr_identity *ret,
+                 struct mr_err *err);
+
+/* LOOP_CLR_FD on the claim, then close it (always). The kernel defers it while others use
+ * the device. */
+int mr_loop_clear(int claim_fd, struct mr_err *err);
+
+#endif

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Who holds these devices: one pass over /proc, sysfs and the loop table for all targets.
+ * Names users, proves nothing: proof is the claim. Foreign fds are looked at with
+ * statx(AT_STATX_DONT_SYNC) only (a mute FUSE server would hang a stat for ever). What
+ * cannot be read sets complete = false.
+ */
+#ifndef MR_STORAGE_WORKER_SCAN_H
+#define MR_STORAGE_WORKER_SCAN_H
+
+/* Reads the one scan command from channel_fd, answers, returns the exit status
+ * (protocol.h). */
+int mr_scan_main(int channel_fd);
+
+#endif

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One running scan, shared by its parts: scan_block.c (what the block layer stacks on a
+ * device), scan_mounts.c (mount namespaces) and scan_proc.c (processes); scan.c owns it.
+ * Single-threaded, lives as long as the process. Nothing of a foreign process stays open
+ * past the function that opened it: an fd on its namespace or mountinfo would itself be a
+ * holder.
+ */
+#ifndef MR_STORAGE_WORKER_SCAN_STATE_H
+#define MR_STORAGE_WORKER_SCAN_STATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "storage/worker/holder.h"
+#include "storage/worker/scan_parse.h"
+
+struct mr_scan_target {
+    const char *volume; /* these three belong to the command */
+    const char *node;
+    const char *mount_path; /* "" when not mounted by us */
+    dev_t disk;
+    uint64_t diskseq;
+    uint64_t own_mount; /* our own mount is no holder: its mountinfo id, 0 none */
+    struct mr_holders holders;
+    bool complete;
+    bool replaced; /* another device has these numbers now: nothing is matched */
+};
+
+/* A whole disk or a partition of it. */
+struct mr_scan_dev {
+    dev_t dev;
+    struct mr_scan_target *target;
+};
+
+/* A mount namespace and the first process in it. */
+struct mr_scan_space {
+    uint64_t inode;
+    pid_t pid; /* 0: none found */
+    pid_t tid; /* 0: the whole process */
+    uint64_t start_time;
+    uint64_t processes;
+    char comm[64];
+    pid_t pinned_by; /* has an fd on it, 0 unknown */
+    uint64_t pin_start_time;
+    char pin_comm[64];
+};
+
+/* A view of a namespace whose mountinfo was read: what is shown depends on the reader's
+ * root. */
+struct mr_scan_view {
+    uint64_t space;
+    dev_t root_dev;
+    uint64_t root_inode;
+};
+
+struct mr_scan {
+    struct mr_scan_target *targets;
+    size_t target_count;
+    struct mr_scan_dev *devs; /* sorted */
+    size_t dev_count;
+    struct mr_scan_space *spaces;
+    size_t space_count;
+    struct mr_scan_view *views;
+    size_t view_count;
+    dev_t *node_fs; /* sorted: file systems that device nodes lie on, that is tmpfs */
+    size_t node_fs_count;
+    bool walked; /* every mount namespace was listed: no mountinfo needed */
+    uint64_t own_space;
+    dev_t nsfs;    /* st_dev of namespace files */
+    dev_t exe_dev; /* our own program */
+    uint64_t exe_inode;
+    char exe[4096];
+    int64_t deadline_ns;
+    bool complete; /* false: something concerns every target */
+};
+
+/* The process being looked at. */
+struct mr_scan_process {
+    struct mr_scan *scan;
+    pid_t pid;
+    pid_t tid; /* the thread being looked at, 0: it stands for the whole process */
+    int dir;   /* /proc/PID, O_PATH; borrowed */
+    struct mr_task_stat stat;
+    uint64_t space; /* mount namespace of the thread */
+    bool described; /* the two below are read when there is a first row */
+    char container[65];
+    char cgroup[4096];
+};
+
+/* The target whose disk or partition this is, or NULL. */
+struct mr_scan_target *mr_scan_find_dev(const struct mr_scan *scan, dev_t dev);
+
+/* The target that this absolute path lies on, by text alone, or NULL. */
+struct mr_scan_target *mr_scan_find_path(const struct mr_scan *scan, const char *path);
+
+/* Adds the row, or makes the target incomplete. */
+void mr_scan_add(struct mr_scan_target *target, const struct mr_holder *row);
+
+/* True once the deadline has passed; then the scan is incomplete. */
+bool mr_scan_late(struct mr_scan *scan);
+
+/* Judges the errno of a failed look at another process: one that went away in the
+ * meantime is normal, all else makes the scan incomplete. */
+void mr_scan_missed(struct mr_scan *scan, int errnum);
+
+/* The entry for this namespace, made when new; NULL when out of memory. Moves the others.
+ */
+struct mr_scan_space *mr_scan_space(struct mr_scan *scan, uint64_t inode);
+
+/* statx(2) that asks no server. Only type, devices and inode are to be used, and they may
+ * be 0: the empty mask keeps FUSE from refusing other users than its own (fs/fuse/dir.c).
+ * 0 or a negative errno. */
+int mr_scan_statx(int dirfd, const char *path, struct statx *ret);
+
+/* scan_block.c: partitions of the target's disk are passed to fn. */
+void mr_scan_partitions(dev_t disk, void (*fn)(void *ctx, dev_t dev), void *ctx);
+/* scan_block.c: loop, swap, dm and md rows. */
+void mr_scan_block(struct mr_scan *scan);
+
+/* scan_mounts.c: lists the mounts of every namespace, also of those without a process
+ * (Linux 6.12) and sets walked; where that does not work, those of our own. */
+void mr_scan_mounts(struct mr_scan *scan);
+/* scan_mounts.c: may a block device be mapped through a node on this file system? */
+bool mr_scan_may_have_nodes(const struct mr_scan *scan, dev_t dev);
+/* scan_mounts.c: reads the mountinfo of one task. 0 or a negative errno. */
+int mr_scan_read_mountinfo(struct mr_scan *scan, int task_dir, uint64_t space);
+/* scan_mounts.c: the id that mountinfo shows for a unique id, 0 when the mount is gone.
+ */
+uint64_t mr_scan_old_mount_id(uint64_t unique);
+
+/* scan_proc.c: goes through all processes and their threads; fills the spaces. */
+void mr_scan_processes(struct mr_scan *scan);
+/* scan_proc.c: cgroup path and container id of a process; "" when unknown. */
+void mr_scan_cgroup(pid_t pid, char *cgroup, size_t size, char container[65]);
+
+/* scan_task.c: open-file and raw-device rows of one fd table; task_dir is
+ * /proc/PID/task/TID. */
+void mr_scan_task_fds(struct mr_scan_process *process, int task_dir);
+/* scan_task.c: the row of cwd, root or exe. */
+void mr_scan_task_link(struct mr_scan_process *process, int task_dir, const char *name,
+                       enum mr_holder_kind kind);
+/* scan_task.c: adds a row about the process. */
+void mr_scan_add_process(struct mr_scan_process *process, struct mr_scan_target *target,
+                         enum mr_holder_kind kind, const char *path);
+/* scan_maps.c: mmap rows. Takes the lock of the address space: not for a process in D. */
+void mr_scan_task_maps(struct mr_scan_process *process, int task_dir);
+
+#endif
