@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The steps of an attach. Each is decided from what the worker read back from the kernel.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "storage/base/fd.h"
+#include "storage/base/json.h"
+#include "storage/engine_internal.h"
+
+static struct json_object *string_array(const struct mr_roots *roots)
+{
+    struct json_object *array = json_object_new_array();
+    for (size_t i = 0; i < roots->count; i++)
+        (void)json_object_array_add(array, json_object_new_string(roots->path[i]));
+    return array;
+}
+
+/* --- inspect: what is there already? --- */
+
+static void inspected(struct mr_operation *op, struct json_object *message)
+{
+    struct mr_volume *volume = op->volume;
+    struct mr_identity found;
+    const char *mounted = mr_json_get_string(message, "mounted");
+    struct mr_err err;
+
+    mr_identity_from_json(&found, mr_json_get(message, "identity"));
+    op->mapped = mr_json_get_bool(message, "found", false);
+    op->mounted = mounted && strcmp(mounted, "present") == 0;
+    if (op->mapped && volume->identity.diskseq != 0 &&
+        found.diskseq != volume->identity.diskseq) {
+        (void)mr_fail(
+            &err, MR_E_DEVICE_MISMATCH, 0,
+            "the device with this attachment's token is %s diskseq %llu, recorded was %s "
+            "diskseq %llu",
+            found.node, (unsigned long long)found.diskseq, volume->identity.node,
+            (unsigned long long)volume->identity.diskseq);
+        mr_operation_fail(op, &err);
+        return;
+    }
+    if (!op->mapped)
+        mr_volume_clear_identity(volume);
+    if (op->mounted) {
+        /* Everything is as asked. A detach that had failed is cancelled by this. */
+        volume->data_not_written = false;
+        mr_volume_set_error(volume, NULL);
+        mr_operation_end(op, 1, MR_STATE_ATTACHED, "verified");
+        return;
+    }
+    volume->mount.mount.id = 0;
+    mr_operation_advance(op);
+}
+
+/* --- map, identify --- */
+
+static void begin_map(struct mr_operation *op)
+{
+    const struct mr_config *config = op->engine->config;
+    struct json_object *command;
+    struct json_object *settings;
+
+    if (op->mapped) {
+        mr_operation_advance(op);
+        return;
+    }
+    command = mr_operation_new_command(op, "map");
+    settings = json_object_new_object();
+    mr_json_set(settings, "file_roots", string_array(&config->file_roots));
+    mr_json_set_string(settings, "runtime_dir", config->runtime_dir);
+    mr_json_set_string(settings, "libexec_dir", config->libexec_dir);
+    mr_json_set_string(settings, "initiator_name", config->initiator_name);
+    mr_json_set_int(settings, "iscsi_timeout_ms",
+                    config->iscsi_timeout_ns / MR_NS_PER_MS);
+    mr_json_set(command, "config", settings);
+    /* The one place where secrets leave the core: to the worker, over its own socket. */
+    mr_json_set(command, "spec", json_object_get(op->volume->spec->full));
+    mr_operation_command(op, command,
+                         config->worker_deadline_ns + config->iscsi_timeout_ns);
+}
+
+/* The volume that has this source mapped, other than the one of op; by key or by WWN. */
+static struct mr_volume *source_owner(const struct mr_operation *op, const char *key,
+                                      const char *wwn)
+{
+    const struct mr_engine *engine = op->engine;
+    for (size_t i = 0; i < engine->volume_count; i++) {
+        struct mr_volume *other = engine->volumes[i];
+        const struct mr_identity *identity = &other->identity;
+        if (other == op->volume || identity->diskseq == 0 ||
+            !mr_volume_has_residue(other))
+            continue;
+        if ((key[0] && strcmp(identity->source_key, key) == 0) ||
+            (wwn[0] && strcmp(identity->wwn, wwn) == 0))
+            return other;
+    }
+    return NULL;
+}
+
+static void fail_source_in_use(struct mr_operation *op, const struct mr_volume *owner)
+{
+    struct mr_err err;
+    (void)mr_fail(&err, MR_E_SOURCE_IN_USE, 0, "the source is attached as volume '%s'",
+                  owner->id);
+    (void)mr_err_remedy(&err, 0, "detach volume '%s' first", owner->id);
+    (void)snprintf(err.volume, sizeof(err.volume), "%s", owner->id);
+    mr_operation_fail(op, &err);
+}
+
+static void map_failed(struct mr_operation *op, struct json_object *message,
+                       const struct mr_err *err)
+{
+    const char *key = mr_json_get_string(message, "source_key");
+    struct mr_volume *owner = key ? source_owner(op, key, "") : NULL;
+    if (err->code == MR_E_SOURCE_IN_USE && owner)
+        fail_source_in_use(op, owner);
+    else
+        mr_operation_fail(op, err);
+}
+
+static void mapped(struct mr_operation *op, struct json_object *message)
+{
+    struct mr_volume *volume = op->volume;
+    mr_identity_from_json(&volume->identity, mr_json_get(message, "identity"));
+    op->mapped = true;
+    mr_operation_advance(op);
+}
+
+static void identified(struct mr_operation *op, struct json_object *message)
+{
+    struct mr_volume *volume = op->volume;
+    struct mr_identity *identity = &volume->identity;
+    struct mr_identity seen;
+    struct mr_volume *owner;
+
+    mr_identity_from_json(&seen, mr_json_get(message, "identity"));
+    identity->size_bytes = seen.size_bytes;
+    identity->block_size = seen.block_size;
+    owner = source_owner(op, identity->source_key, identity->wwn);
+    if (owner) {
+        fail_source_in_use(op, owner);
+        return;
+    }
+    mr_operation_record(op, "identity", mr_json_get(message, "identity"), NULL);
+    mr_operation_advance(op);
+}
+
+/* --- check, format --- */
+
+static void fail_content(struct mr_operation *op, enum mr_code code, const char *remedy,
+                         const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+static void fail_content(struct mr_operation *op, enum mr_code code, const char *remedy,
+                         const char *fmt, ...)
+{
+    struct mr_err err;
+    char text[sizeof(err.message)];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    (void)mr_fail(&err, code, 0, "%s", text);
+    (void)mr_err_remedy(&err, 0, "%s", remedy);
+    mr_operation_fail(op, &err);
+}
+
+/* Is this the trace of an mkfs of ours that was cut off? */
+static bool interrupted_mkfs(const struct mr_volume *volume, const char *uuid)
+{
+    const struct mr_format_record *format = &volume->format;
+    return format->fs_uuid[0] && !format->done &&
+           (!uuid || strcmp(uuid, format->fs_uuid) == 0);
+}
+
+/* The same mkfs may be run again only on the very device on which it was begun. */
+static bool may_format_again(const struct mr_operation *op)
+{
+    const struct mr_format_record *format = &op->volume->format;
+    return strcmp(format->boot_id, op->engine->boot_id) == 0 &&
+           format->diskseq == op->volume->identity.diskseq;
+}
+
+static void checked(struct mr_operation *op, struct json_object *message)
+{
+    struct mr_volume *volume = op->volume;
+    const struct mr_spec *spec = volume->spec;
+    const char *content = mr_json_get_string(message, "content");
+    const char *type = mr_json_get_string(message, "fs_type");
+    const char *uuid = mr_json_get_string(message, "fs_uuid");
+    const char *detail = mr_json_get_string(message, "detail");
+    bool formatted = content && strcmp(content, "formatted") == 0;
+    bool blank = content && strcmp(content, "blank") == 0;
+
+    if (!detail)
+        detail = "the content could not be told";
+    if (!blank && interrupted_mkfs(volume, formatted ? uuid : NULL)) {
+        if (!may_format_again(op)) {
+            fail_content(op, MR_E_NOT_BLANK,
+                         "if nothing on it is wanted, wipe it (wipefs -a, blkdiscard -z) "
+                         "and PUT again",
+                         "interrupted mkfs: a format of this volume was begun and did "
+                         "not end (%s)",
+                         detail);
+            return;
+        }
+        op->needs_format = true;
+    } else if (formatted && type && strcmp(type, spec->fs_type) == 0) {
+        op->needs_format = false;
+        if (uuid)
+            (void)snprintf(volume->identity.fs_uuid, sizeof(volume->identity.fs_uuid),
+                           "%s", uuid);
+    } else if (formatted) {
+        fail_content(
+            op, MR_E_WRONG_FILESYSTEM,
+            "ask for what is there, or wipe it yourself if nothing on it is wanted",
+            "asked for %s, found %s", spec->fs_type, detail);
+        return;
+    } else if (blank && spec->format_if_blank) {
+        op->needs_format = true;
+    } else if (blank) {
+        fail_content(op, MR_E_WRONG_FILESYSTEM,
+                     "use \"format\": \"if-blank\" to make one",
+                     "asked for %s, the device is blank", spec->fs_type);
+        return;
+    } else {
+        fail_content(
+            op, spec->format_if_blank ? MR_E_NOT_BLANK : MR_E_WRONG_FILESYSTEM,
+            "look at the device; if nothing on it is wanted, wipe it and PUT again",
+            "no %s and not blank: %s", spec->fs_type, detail);
+        return;
+    }
+    mr_operation_advance(op);
+}
+
+static void begin_check(struct mr_operation *op)
+{
+    struct json_object *command = mr_operation_new_command(op, "check");
+    mr_json_set_string(command, "fs_type", op->volume->spec->fs_type);
+    mr_operation_command(op, command, 0);
+}
+
+/* RFC 9562, version 4. dst holds 37 bytes. */
+static int random_uuid(char *dst)
+{
+    char hex[33];
+    int rc = mr_random_hex(16, hex);
+    if (rc < 0)
+        return rc;
+    hex[12] = '4';
+    hex[16] = "89ab"[hex[16] & 3];
+    return mr_format(dst, 37, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12,
+                     hex + 16, hex + 20);
+}
+
+static void format_begun(struct mr_operation *op)
+{
+    struct json_object *command = mr_operation_new_command(op, "format");
+    mr_json_set_string(command, "fs_type", op->volume->spec->fs_type);
+    mr_json_set_string(command, "fs_uuid", op->volume->format.fs_uuid);
+    mr_operation_command(op, command, op->engine->config->format_deadline_ns);
+}
+
+static void begin_format(struct mr_operation *op)
+{
+    struct mr_volume *volume = op->volume;
+    struct mr_format_record *format = &volume->format;
+    struct mr_err err;
+
+    if (!op->needs_format) {
+        mr_operation_advance(op);
+        return;
+    }
+    memset(format, 0, sizeof(*format));
+    if (random_uuid(format->fs_uuid) < 0) {
+        (void)mr_fail(&err, MR_E_INTERNAL, EIO, "choose a file-system UUID");
+        mr_operation_fail(op, &err);
+        return;
+    }
+    memcpy(format->boot_id, op->engine->boot_id, sizeof(format->boot_id));
+    format->diskseq = volume->identity.diskseq;
+    MR_AUTO_JSON struct json_object *detail = json_object_new_object();
+    mr_json_set_string(detail, "fs_uuid", format->fs_uuid);
+    mr_operation_record(op, "format_begun", detail, format_begun);
+}
+
+static void formatted(struct mr_operation *op)
+{
+    struct mr_volume *volume = op->volume;
+    volume->format.done = true;
+    memcpy(volume->identity.fs_uuid, volume->format.fs_uuid,
+           sizeof(volume->identity.fs_uuid));
+    mr_operation_record(op, "format_done", NULL, NULL);
+    mr_operation_advance(op);
+}
+
+/* --- mount --- */
+
+static void begin_mount(struct mr_operation *op)
+{
+    const struct mr_volume *volume = op->volume;
+    struct json_object *command = mr_operation_new_command(op, "mount");
+
+    mr_json_set_string(command, "fs_type", volume->spec->fs_type);
+    mr_json_set_string(command, "fs_uuid", volume->identity.fs_uuid);
+    mr_json_set_string(command, "root", volume->mount.root);
+    mr_json_set_string(command, "path", volume->mount.path);
+    mr_json_set(command, "options", json_object_get(volume->spec->options));
+    mr_json_set_bool(command, "read_only", volume->spec->read_only);
+    mr_operation_command(op, command, 0);
+}
+
+static void mount_done(struct mr_operation *op, struct json_object *message)
+{
+    struct mr_volume *volume = op->volume;
+    const char *uuid = mr_json_get_string(message, "fs_uuid");
+
+    mr_mount_record_from_json(&volume->mount, mr_json_get(message, "mount"));
+    if (uuid && uuid[0])
+        (void)snprintf(volume->identity.fs_uuid, sizeof(volume->identity.fs_uuid), "%s",
+                       uuid);
+    volume->attached_at_ms = mr_wall_ms();
+    mr_volume_set_error(volume, NULL);
+    op->created = true;
+    mr_operation_end(op, 1, MR_STATE_ATTACHED, "attached");
+}
+
+/* --- dispatch --- */
+
+void mr_attach_begin(struct mr_operation *op)
+{
+    switch (op->step) {
+    case MR_STEP_MAP:
+        begin_map(op);
+        break;
+    case MR_STEP_IDENTIFY:
+        mr_operation_command(op, mr_operation_new_command(op, "identify"), 0);
+        break;
+    case MR_STEP_CHECK:
+        begin_check(op);
+        break;
+    case MR_STEP_FORMAT:
+        begin_format(op);
+        break;
+    case MR_STEP_MOUNT:
+        begin_mount(op);
+        break;
+    case MR_STEP_NONE:
+    case MR_STEP_INSPECT:
+    case MR_STEP_UNMOUNT:
+    case MR_STEP_DRAIN:
+    case MR_STEP_CLAIM:
+    case MR_STEP_UNMAP:
+    case MR_STEP_COUNT:
+        break;
+    }
+}
+
+void mr_attach_reply(struct mr_operation *op, bool ok, struct json_object *message,
+                     const struct mr_err *err)
+{
+    if (!ok) {
+        if (op->step == MR_STEP_MAP)
+            map_failed(op, message, err);
+        else
+            mr_operation_fail(op, err);
+        return;
+    }
+    switch (op->step) {
+    case MR_STEP_INSPECT:
+        inspected(op, message);
+        break;
+    case MR_STEP_MAP:
+        mapped(op, message);
+        break;
+    case MR_STEP_IDENTIFY:
+        identified(op, message);
+        break;
+    case MR_STEP_CHECK:
+        checked(op, message);
+        break;
+    case MR_STEP_FORMAT:
+        formatted(op);
+        break;
+    case MR_STEP_MOUNT:
+        mount_done(op, message);
+        break;
+    case MR_STEP_NONE:
+    case MR_STEP_UNMOUNT:
+    case MR_STEP_DRAIN:
+    case MR_STEP_CLAIM:
+    case MR_STEP_UNMAP:
+    case MR_STEP_COUNT:
+        break;
+    }
+}

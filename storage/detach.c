@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The steps of a detach, and of the undo of an attach: umount, wait until the device is
+ * provably unheld, claim, unmap. No timer here turns "held" into success; timers only
+ * look again.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "storage/base/json.h"
+#include "storage/engine_internal.h"
+
+#define MR_BUSY_MIN_NS                                                                   \
+    (5 * MR_NS_PER_MS) /* umount said EBUSY: no event tells its end                      \
+                        */
+#define MR_BUSY_MAX_NS (250 * MR_NS_PER_MS)
+#define MR_DRAIN_MIN_NS                                                                  \
+    (250 * MR_NS_PER_MS) /* behind IN_UNMOUNT, should the event be lost */
+#define MR_DRAIN_MAX_NS (5 * MR_NS_PER_S)
+#define MR_UNARMED_MAX_NS (1 * MR_NS_PER_S) /* after a restart there is no watch */
+#define MR_GONE_MIN_NS (50 * MR_NS_PER_MS)  /* behind the uevent */
+#define MR_SETTLE_MS 2000 /* IN_UNMOUNT seen: the super block goes in milliseconds */
+
+static int64_t next_backoff(struct mr_operation *op, int64_t min_ns, int64_t max_ns)
+{
+    op->backoff_ns = op->backoff_ns ? 2 * op->backoff_ns : min_ns;
+    if (op->backoff_ns > max_ns)
+        op->backoff_ns = max_ns;
+    return op->backoff_ns;
+}
+
+/* It is held: say so, look for who it is, and look again later. */
+static void wait_held(struct mr_operation *op, int64_t min_ns, int64_t max_ns)
+{
+    if (!op->known_held) {
+        op->known_held = true;
+        mr_volume_touch(op->volume);
+        mr_holders_watch(op);
+    }
+    mr_operation_retry_in(op, next_backoff(op, min_ns, max_ns));
+}
+
+static void not_held(struct mr_operation *op)
+{
+    op->known_held = false;
+    mr_holders_unwatch(op);
+    mr_volume_touch(op->volume);
+}
+
+/* --- inspect --- */
+
+static void inspected(struct mr_operation *op, struct json_object *message)
+{
+    struct mr_volume *volume = op->volume;
+    struct mr_identity found;
+    struct json_object *adopted = mr_json_get(message, "mount");
+    const char *mounted = mr_json_get_string(message, "mounted");
+    struct mr_err err;
+
+    mr_identity_from_json(&found, mr_json_get(message, "identity"));
+    op->mapped = mr_json_get_bool(message, "found", false);
+    op->mounted = !mounted || strcmp(mounted, "absent") != 0;
+    if (adopted)
+        mr_mount_record_from_json(&volume->mount, adopted);
+    if (volume->mount.mount.id == 0)
+        op->mounted = false;
+    if (op->mapped && volume->identity.diskseq == 0) {
+        volume->identity = found; /* the attach was cut off before it could record it */
+    } else if (op->mapped && volume->identity.diskseq != found.diskseq) {
+        (void)mr_fail(
+            &err, MR_E_DEVICE_MISMATCH, 0,
+            "the device with this attachment's token is %s diskseq %llu, recorded was %s "
+            "diskseq %llu",
+            found.node, (unsigned long long)found.diskseq, volume->identity.node,
+            (unsigned long long)volume->identity.diskseq);
+        (void)mr_err_remedy(&err, 0, "nothing was touched; find out who mapped it again");
+        mr_operation_fail(op, &err);
+        return;
+    }
+    mr_operation_advance(op);
+}
+
+/* --- unmount --- */
+
+static void begin_unmount(struct mr_operation *op)
+{
+    struct mr_volume *volume = op->volume;
+
+    if (!op->mounted) {
+        mr_operation_advance(op);
+        return;
+    }
+    struct json_object *command = mr_operation_new_command(op, "unmount");
+    mr_json_set(command, "mount", mr_mount_record_to_json(&volume->mount));
+    mr_json_set_bool(command, "accept_data_loss", op->accept_data_loss || op->undoing);
+    mr_json_set_bool(command, "sync", !op->undoing);
+    mr_json_set_bool(command, "arm", op->wd < 0);
+    mr_operation_command(op, command, 0);
+}
+
+static void unmounted(struct mr_operation *op, struct json_object *message)
+{
+    struct mr_volume *volume = op->volume;
+    const char *result = mr_json_get_string(message, "result");
+
+    if (!result || strcmp(result, "busy") == 0) {
+        mr_json_copy_string(message, "detail", op->detail, sizeof(op->detail));
+        wait_held(op, MR_BUSY_MIN_NS, MR_BUSY_MAX_NS);
+        return;
+    }
+    op->mounted = false;
+    if (strcmp(result, "unmounted") == 0)
+        volume->unmounted_at_ms = mr_wall_ms();
+    op->detail[0] = '\0';
+    not_held(op);
+    mr_operation_record(op, "unmounted", NULL, NULL);
+    mr_operation_advance(op);
+}
+
+static void unmount_failed(struct mr_operation *op, const struct mr_err *err)
+{
+    /* The kernel tells a lost write once: from here on only the journal knows. */
+    if (err->code == MR_E_DATA_NOT_WRITTEN)
+        op->volume->data_not_written = true;
+    mr_operation_fail(op, err);
+}
+
+void mr_detach_armed(struct mr_operation *op, int wd)
+{
+    op->wd = wd;
+    if (wd >= 0 && mr_checker_fired_early(op->engine->checker, wd))
+        mr_detach_unmounted(op);
+}
+
+/* --- drain, claim --- */
+
+static void begin_drain(struct mr_operation *op)
+{
+    if (!op->mapped) {
+        mr_operation_advance(op);
+        return;
+    }
+    struct json_object *command = mr_operation_new_command(op, "claim");
+    mr_json_set_int(command, "budget_ms", op->settle ? MR_SETTLE_MS : 0);
+    op->settle_asked = op->settle;
+    op->settle = false;
+    mr_operation_command(op, command, 0);
+}
+
+static void claim_answered(struct mr_operation *op, struct json_object *message)
+{
+    const char *result = mr_json_get_string(message, "result");
+    bool gone = result && strcmp(result, "gone") == 0;
+
+    op->claimed = result && strcmp(result, "claimed") == 0;
+    if (op->claimed || gone) {
+        op->released_at_ms = op->claimed ? mr_wall_ms() : 0;
+        not_held(op);
+        mr_operation_advance(op);
+        return;
+    }
+    if (op->settle) { /* IN_UNMOUNT came while the claim was tried */
+        begin_drain(op);
+        return;
+    }
+    if (op->settle_asked)
+        op->backoff_ns = 0; /* the file system is gone, another claimer is there */
+    wait_held(op, MR_DRAIN_MIN_NS, op->wd >= 0 ? MR_DRAIN_MAX_NS : MR_UNARMED_MAX_NS);
+}
+
+void mr_detach_unmounted(struct mr_operation *op)
+{
+    op->wd = -1; /* the kernel removed it */
+    op->settle = true;
+    if (op->step == MR_STEP_DRAIN && op->worker && op->ready && !op->busy &&
+        !op->unmap_asked) {
+        mr_operation_retry_in(op, 0);
+    }
+}
+
+/* --- unmap --- */
+
+/* The border of no return. */
+static void begin_claim(struct mr_operation *op)
+{
+    if (op->mapped)
+        mr_operation_record(op, "unmapping", NULL, mr_operation_advance);
+    else
+        mr_operation_advance(op);
+}
+
+static void begin_unmap(struct mr_operation *op)
+{
+    if (!op->mapped && op->volume->identity.diskseq == 0) {
+        mr_operation_advance(op);
+        return;
+    }
+    /* The device is gone, but its helper may be on its way out still. */
+    if (!op->mapped)
+        op->unmap_asked = true;
+    mr_operation_command(
+        op, mr_operation_new_command(op, op->unmap_asked ? "gone" : "unmap"), 0);
+}
+
+static void unmap_answered(struct mr_operation *op, struct json_object *message)
+{
+    const char *result = mr_json_get_string(message, "result");
+    struct json_object *evidence = mr_json_get(message, "evidence");
+
+    /* That of `unmap` says whether the claim was in hand; `gone` adds how it ended. */
+    if (json_object_is_type(evidence, json_type_object)) {
+        if (!op->evidence)
+            op->evidence = json_object_new_object();
+        json_object_object_foreach(evidence, key, value)
+        {
+            if (!(op->unmap_asked && strcmp(key, "exclusive_open") == 0))
+                mr_json_set(op->evidence, key, json_object_get(value));
+        }
+    }
+    op->claimed = false;
+    if (result && strcmp(result, "gone") == 0) {
+        if (op->unmap_asked && op->released_at_ms)
+            op->released_at_ms = mr_wall_ms();
+        not_held(op);
+        mr_operation_advance(op);
+        return;
+    }
+    /* Asked, but the kernel keeps it for a user that the exclusive open cannot see. */
+    if (!op->unmap_asked)
+        op->backoff_ns = 0;
+    op->unmap_asked = true;
+    op->step = MR_STEP_DRAIN;
+    wait_held(op, MR_GONE_MIN_NS, MR_DRAIN_MAX_NS);
+}
+
+void mr_detach_look_again(struct mr_operation *op)
+{
+    bool waiting = op->worker && op->ready && !op->busy && op->retry.heap_index != 0;
+    if (waiting && (op->step == MR_STEP_UNMOUNT || op->step == MR_STEP_DRAIN))
+        mr_operation_retry_in(op, 0);
+}
+
+/* --- the end --- */
+
+static void set_time(struct json_object *json, const char *key, int64_t wall_ms)
+{
+    char text[MR_TIME_TEXT];
+    mr_json_set_string(json, key, wall_ms > 0 ? mr_time_text(wall_ms, text) : NULL);
+}
+
+static struct json_object *evidence(struct mr_operation *op)
+{
+    struct json_object *json = json_object_get(op->evidence);
+    if (!json) {
+        json = json_object_new_object();
+        mr_json_set_bool(json, "exclusive_open", false);
+        mr_json_set(json, "diskseq", NULL);
+        mr_json_set(json, "openers", NULL);
+        mr_json_set(json, "stacked_loops", NULL);
+        mr_json_set_string(json, "gone", "nothing was mapped");
+    }
+    if (op->resumed && op->released_at_ms == 0)
+        mr_json_set_string(json, "gone", "found gone at restart");
+    return json;
+}
+
+static struct json_object *proof(struct mr_operation *op)
+{
+    const struct mr_volume *volume = op->volume;
+    struct json_object *json = json_object_new_object();
+    /* No time is ever invented: what we did not see has none. */
+    bool both = op->released_at_ms > 0 && volume->unmounted_at_ms > 0;
+
+    mr_json_set_string(json, "volume", volume->id);
+    mr_json_set_string(json, "operation", op->id);
+    set_time(json, "unmounted_at", volume->unmounted_at_ms);
+    set_time(json, "released_at", op->released_at_ms);
+    set_time(json, "unmapped_at", op->released_at_ms > 0 ? mr_wall_ms() : 0);
+    if (both)
+        mr_json_set_int(json, "held_ms", op->released_at_ms - volume->unmounted_at_ms);
+    else
+        mr_json_set(json, "held_ms", NULL);
+    mr_json_set(json, "waited_for",
+                op->waited_for ? json_object_get(op->waited_for)
+                               : json_object_new_array());
+    mr_json_set(json, "evidence", evidence(op));
+    return json;
+}
+
+void mr_detach_finish(struct mr_operation *op)
+{
+    struct mr_volume *volume = op->volume;
+
+    if (op->undoing) {
+        op->error.residue = MR_RESIDUE_NONE;
+        mr_volume_clear_facts(volume);
+        mr_volume_set_error(volume, &op->error);
+        mr_operation_end(op, -1, MR_STATE_FAILED, "undone");
+        return;
+    }
+    op->proof = proof(op);
+    (void)json_object_put(volume->proof);
+    volume->proof = json_object_get(op->proof);
+    mr_volume_clear_facts(volume);
+    mr_volume_set_error(volume, NULL);
+    mr_operation_end(op, 1, MR_STATE_ABSENT, "released");
+}
+
+/* --- dispatch --- */
+
+void mr_detach_begin(struct mr_operation *op)
+{
+    switch (op->step) {
+    case MR_STEP_UNMOUNT:
+        begin_unmount(op);
+        break;
+    case MR_STEP_DRAIN:
+        if (op->unmap_asked)
+            begin_unmap(op);
+        else
+            begin_drain(op);
+        break;
+    case MR_STEP_CLAIM:
+        begin_claim(op);
+        break;
+    case MR_STEP_UNMAP:
+        begin_unmap(op);
+        break;
+    case MR_STEP_NONE:
+    case MR_STEP_INSPECT:
+    case MR_STEP_MAP:
+    case MR_STEP_IDENTIFY:
+    case MR_STEP_CHECK:
+    case MR_STEP_FORMAT:
+    case MR_STEP_MOUNT:
+    case MR_STEP_COUNT:
+        break;
+    }
+}
+
+void mr_detach_reply(struct mr_operation *op, bool ok, struct json_object *message,
+                     const struct mr_err *err)
+{
+    if (!ok) {
+        if (op->step == MR_STEP_UNMOUNT)
+            unmount_failed(op, err);
+        else
+            mr_operation_fail(op, err);
+        return;
+    }
+    switch (op->step) {
+    case MR_STEP_INSPECT:
+        inspected(op, message);
+        break;
+    case MR_STEP_UNMOUNT:
+        unmounted(op, message);
+        break;
+    case MR_STEP_DRAIN:
+        if (op->unmap_asked)
+            unmap_answered(op, message);
+        else
+            claim_answered(op, message);
+        break;
+    case MR_STEP_UNMAP:
+        unmap_answered(op, message);
+        break;
+    case MR_STEP_NONE:
+    case MR_STEP_MAP:
+    case MR_STEP_IDENTIFY:
+    case MR_STEP_CHECK:
+    case MR_STEP_FORMAT:
+    case MR_STEP_MOUNT:
+    case MR_STEP_CLAIM:
+    case MR_STEP_COUNT:
+        break;
+    }
+}

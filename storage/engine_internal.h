@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The engine's own structures, shared by its files: engine.c (calls of the API, events),
+ * volume.c (documents and durable rows), operation.c (runs a plan), attach.c and detach.c
+ * (the steps), reconcile.c (start). Core thread only.
+ */
+#ifndef MR_STORAGE_ENGINE_INTERNAL_H
+#define MR_STORAGE_ENGINE_INTERNAL_H
+
+#include "storage/base/clock.h"
+#include "storage/checker.h"
+#include "storage/engine.h"
+#include "storage/identity.h"
+#include "storage/journal.h"
+#include "storage/scanner.h"
+#include "storage/workers.h"
+
+#define MR_OPERATION_ID_TEXT 20 /* "op-" and 16 hex digits */
+#define MR_OPERATIONS_KEPT 1000 /* ended ones that GET /operations/{op} still finds */
+
+struct mr_engine {
+    struct mr_loop *loop;
+    const struct mr_config *config;
+    struct mr_journal *journal;
+    struct mr_checker *checker;
+    struct mr_workers *workers;
+    struct mr_scanner *scanner;
+    char boot_id[37];
+    int state_lock;
+    int runtime_lock;
+    struct mr_volume **volumes; /* sorted by id, tombstones included */
+    size_t volume_count;
+    size_t volume_size;
+    struct mr_operation *operations; /* newest first */
+    size_t ended_count;
+    struct mr_scan_wait *scan_waits;
+    size_t recover_next; /* index into volumes of the next one to recover */
+    unsigned recovering; /* volumes being compared with the kernel now */
+};
+
+/* An mkfs that may have been cut off (design: killed mkfs). */
+struct mr_format_record {
+    char fs_uuid[40]; /* "": none */
+    char boot_id[37];
+    uint64_t diskseq;
+    bool done;
+};
+
+struct mr_volume {
+    struct mr_engine *engine;
+    int64_t number; /* names the lock file */
+    char id[MR_VOLUME_ID_MAX + 1];
+    enum mr_state state;
+    bool wedged; /* shown instead of state: the worker is past its deadline */
+    uint64_t generation;
+    struct mr_spec *spec;
+    char token[MR_TOKEN_TEXT];
+    char boot_id[37]; /* of the attach */
+    struct mr_identity identity;
+    struct mr_mount_record mount;
+    struct mr_format_record format;
+    bool data_not_written;
+    bool has_error;
+    struct mr_err error;
+    struct mr_operation *op;   /* the running one, or NULL */
+    struct json_object *proof; /* last proof of release */
+    struct json_object
+        *holders; /* rows of the last scan, with first_seen and last_seen */
+    int64_t holders_at_ms;
+    int64_t attached_at_ms;
+    int64_t updated_at_ms;
+    int64_t unmounted_at_ms; /* in the running detach; 0 = not yet */
+    struct json_object
+        *unfinished; /* the row as loaded, until the start has dealt with it */
+};
+
+struct mr_watch {
+    struct mr_operation *op;
+    struct mr_watch *next;
+    mr_operation_fn fn;
+    void *ctx;
+};
+
+struct mr_operation {
+    struct mr_operation *next;
+    struct mr_engine *engine;
+    struct mr_volume *volume;
+    char id[MR_OPERATION_ID_TEXT];
+    char volume_id[MR_VOLUME_ID_MAX + 1];
+    enum mr_goal goal;
+    int ended; /* 0, 1, -1 as mr_operation_ended() */
+    bool created;
+    int64_t started_at_ms;
+    int64_t ended_at_ms;
+    struct mr_err error; /* why it failed, or why it is being undone */
+    struct json_object *proof;
+    struct mr_watch *watches;
+    struct mr_timer notify; /* tells watches that came after the end */
+
+    /* --- while it runs --- */
+    const enum mr_step *plan;
+    const enum mr_step *next_step;
+    enum mr_step step;
+    enum mr_state
+        prior_state; /* of the volume, for an intent that could not be written */
+    enum mr_state
+        end_state; /* with ending: what the volume becomes when the end is durable */
+    int ending;    /* as `ended`, while the end is on its way to the disk */
+    bool fresh; /* this attach began with nothing: when it fails everything is undone */
+    bool needs_format;
+    bool undoing;    /* a failed or half-done attach on its way back; ends in `failed` */
+    bool recovering; /* the start-up inspection of an attached volume: looks, changes
+                        nothing */
+    bool counted;    /* with recovering: in mr_engine.recovering */
+    bool resumed;    /* was running when the agent ended */
+    bool ready;      /* the worker has the lock */
+    bool durable;    /* the intent is in the journal */
+    bool busy;       /* a command is at the worker */
+    struct mr_worker *worker;
+    int64_t restart_ns; /* back-off of new workers after one died */
+    void (*on_durable)(struct mr_operation *op);
+    struct mr_timer retry; /* the next try of the step at hand */
+    struct mr_timer scan_timer;
+    struct mr_scan_request *scan;
+    int64_t backoff_ns;
+    int64_t scan_after_ns;
+    int wd; /* IN_UNMOUNT watch, -1 = none */
+    bool accept_data_loss;
+    bool known_held; /* the last look at the device or mount said busy */
+    bool mapped;     /* facts read back from the kernel by inspect */
+    bool mounted;
+    bool claimed;           /* the worker has the claim */
+    bool unmap_asked;       /* the device is on its way out: wait for it to be gone */
+    bool settle;            /* IN_UNMOUNT was seen: the next claim may wait */
+    bool settle_asked;      /* the claim at the worker does */
+    int64_t released_at_ms; /* when the claim was granted */
+    struct json_object *waited_for; /* all holders seen by this operation */
+    struct json_object *evidence;
+    char detail[200]; /* what the worker said is in the way */
+};
+
+/* --- volume.c --- */
+struct mr_volume *mr_volume_new(struct mr_engine *engine, const char *id);
+void mr_volume_free(struct mr_volume *volume);
+/* The document changed. */
+void mr_volume_touch(struct mr_volume *volume);
+void mr_volume_set_state(struct mr_volume *volume, enum mr_state state);
+void mr_volume_set_error(struct mr_volume *volume,
+                         const struct mr_err *err); /* NULL clears */
+/* Forgets everything about kernel objects: nothing of it exists any more. */
+void mr_volume_clear_facts(struct mr_volume *volume);
+/* Forgets the device: it is proven not to exist any more. */
+void mr_volume_clear_identity(struct mr_volume *volume);
+/* Is something of it mapped or mounted, as far as we know? */
+bool mr_volume_has_residue(const struct mr_volume *volume);
+/* Writes the row without an operation, and does not wait. */
+void mr_volume_record(struct mr_volume *volume, const char *event);
+/* The durable row and back. from_row returns 0 or a negative errno with err. */
+struct json_object *mr_volume_to_row(const struct mr_volume *volume);
+int mr_volume_from_row(struct mr_volume *volume, struct json_object *row,
+                       struct mr_err *err);
+
+/* --- operation.c --- */
+struct mr_operation *mr_operation_new(struct mr_engine *engine, struct mr_volume *volume,
+                                      enum mr_goal goal, const char *id);
+void mr_operation_free(struct mr_operation *op);
+/* Timer callback: tells all watches of the end (or, when it has not ended, that the agent
+ * stops). */
+void mr_operation_tell(void *ctx);
+struct json_object *mr_operation_to_row(const struct mr_operation *op);
+struct mr_operation *mr_operation_from_row(struct mr_engine *engine, const char *id,
+                                           struct json_object *row);
+
+/* --- runner.c --- */
+/* Timer callback: a new worker, or the step at hand once more. */
+void mr_operation_on_retry(void *ctx);
+/* Lets go of everything that only a running operation needs: worker, claim, watch,
+ * timers. */
+void mr_operation_release(struct mr_operation *op);
+/* Starts plan (not NULL) on its volume: worker and intent record go ahead together. event
+ * NULL: nothing to record first. */
+void mr_operation_start(struct mr_operation *op, const enum mr_step *plan,
+                        const char *event);
+/* Goes to the next step of the plan. */
+void mr_operation_advance(struct mr_operation *op);
+/* Sends a command (takes the reference) with the usual deadline, or deadline_ns from now
+ * if not 0. */
+void mr_operation_command(struct mr_operation *op, struct json_object *command,
+                          int64_t deadline_ns);
+/* Command object {"cmd": name, "identity": ...}. */
+struct json_object *mr_operation_new_command(const struct mr_operation *op,
+                                             const char *name);
+/* Writes a record; fn runs when it is durable. A failure fails the operation. fn NULL: do
+ * not wait. */
+typedef void (*mr_durable_fn)(struct mr_operation *op);
+void mr_operation_record(struct mr_operation *op, const char *event,
+                         struct json_object *detail, mr_durable_fn fn);
+/* Sets the timer of the step at hand. */
+void mr_operation_retry_in(struct mr_operation *op, int64_t ns);
+/* It failed: an attach is undone first, a detach stops where it is. */
+void mr_operation_fail(struct mr_operation *op, const struct mr_err *err);
+/* The end: state, record, then the watchers. */
+void mr_operation_end(struct mr_operation *op, int ended, enum mr_state state,
+                      const char *event);
+/* What mr_operation_end() does when its record is durable: takes over `ending` and
+ * `end_state`, frees a recovering operation. */
+void mr_operation_finish(struct mr_operation *op);
+
+/* --- attach.c: begin sends a command or advances; reply takes the answer --- */
+void mr_attach_begin(struct mr_operation *op);
+void mr_attach_reply(struct mr_operation *op, bool ok, struct json_object *message,
+                     const struct mr_err *err);
+
+/* --- detach.c --- */
+void mr_detach_begin(struct mr_operation *op);
+void mr_detach_reply(struct mr_operation *op, bool ok, struct json_object *message,
+                     const struct mr_err *err);
+void mr_detach_armed(struct mr_operation *op, int wd);
+/* The plan came to its end: proof, tombstone (or `failed` after an undo). */
+void mr_detach_finish(struct mr_operation *op);
+/* Wake-ups of the checker. */
+void mr_detach_unmounted(struct mr_operation *op);
+void mr_detach_look_again(struct mr_operation *op);
+
+/* --- holders.c --- */
+/* Keeps first_seen of rows known before, notes the time, makes `unowned` when held and
+ * nobody was found. */
+void mr_holders_update(struct mr_volume *volume, struct json_object *rows,
+                       bool known_held);
+/* Starts the periodic scans of a held detach; stops them. */
+void mr_holders_watch(struct mr_operation *op);
+void mr_holders_unwatch(struct mr_operation *op);
+/* The agent stops: tells everybody who waits for a scan. */
+void mr_holders_stop(struct mr_engine *engine);
+
+/* --- reconcile.c --- */
+int mr_reconcile_load(struct mr_engine *engine, struct mr_err *err);
+/* Starts as many inspections as allowed at once. */
+void mr_reconcile_next(struct mr_engine *engine);
+/* inspect of a recovering operation was answered (or its volume is wedged). */
+void mr_reconcile_reply(struct mr_operation *op, bool ok, struct json_object *message,
+                        const struct mr_err *err);
+void mr_reconcile_done(struct mr_operation *op);
+
+/* --- engine.c --- */
+struct mr_volume *mr_engine_lookup(struct mr_engine *engine,
+                                   const char *id); /* tombstones too */
+int mr_engine_insert(struct mr_engine *engine, struct mr_volume *volume,
+                     struct mr_err *err);
+void mr_engine_keep_operation(struct mr_engine *engine, struct mr_operation *op);
+/* Forgets the oldest ended operations beyond MR_OPERATIONS_KEPT. */
+void mr_engine_trim_operations(struct mr_engine *engine);
+
+#endif

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * PUT and DELETE: whether a request may start, join or must be refused is decided here,
+ * before anything is touched.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "storage/base/fd.h"
+#include "storage/base/json.h"
+#include "storage/engine_internal.h"
+
+/* --- PUT --- */
+
+static int refuse_recovering(struct mr_err *err)
+{
+    int rc = mr_fail(err, MR_E_RECOVERING, 0,
+                     "the agent compares its journal with the kernel; nothing was done");
+    return mr_err_remedy(err, rc, "try again in a moment");
+}
+
+static int refuse_wedged(const struct mr_volume *volume, struct mr_err *err)
+{
+    int rc = mr_fail(err, MR_E_WEDGED, 0,
+                     "a worker of volume '%s' does not answer: a system call hangs",
+                     volume->id);
+    return mr_err_remedy(
+        err, rc, "the volume recovers by itself when the device or its target answers");
+}
+
+static int refuse_pending(const struct mr_volume *volume, struct mr_err *err)
+{
+    const char *what = volume->op->goal == MR_GOAL_ABSENT ? "detached"
+                       : volume->op->undoing ? "cleaned up after a failed attach"
+                                             : "attached";
+    int rc = mr_fail(err, MR_E_OPERATION_PENDING, 0, "volume '%s' is being %s (%s)",
+                     volume->id, what, volume->op->id);
+    return mr_err_remedy(err, rc, "wait for operation %s", volume->op->id);
+}
+
+static int refuse_other_spec(const struct mr_volume *volume, struct mr_err *err)
+{
+    int rc = mr_fail(err, MR_E_SPEC_CONFLICT, 0,
+                     "volume '%s' is attached with another spec", volume->id);
+    return mr_err_remedy(err, rc, "DELETE it first, or PUT the same spec");
+}
+
+/* Splits mount_path into a configured root and the rest. */
+static int place_mount(const struct mr_config *config, const char *mount_path,
+                       struct mr_mount_record *ret, struct mr_err *err)
+{
+    memset(ret, 0, sizeof(*ret));
+    for (size_t i = 0; i < config->mount_roots.count; i++) {
+        const char *root = config->mount_roots.path[i];
+        size_t len = strlen(root);
+        if (strncmp(mount_path, root, len) != 0 || mount_path[len] != '/')
+            continue;
+        if (mr_format(ret->root, sizeof(ret->root), "%s", root) == 0 &&
+            mr_format(ret->path, sizeof(ret->path), "%s", mount_path + len + 1) == 0)
+            return 0;
+    }
+    (void)mr_fail_at(err, MR_E_PATH_NOT_ALLOWED, "/mount_path",
+                     "'%s' is below none of the configured mount roots", mount_path);
+    return mr_err_remedy(err, -EINVAL, "choose a path below one of [mount] roots");
+}
+
+/* Equal, or one inside the other: a mount made inside a volume would hold it. */
+static bool paths_overlap(const char *a, const char *b)
+{
+    size_t len_a = strlen(a);
+    size_t len_b = strlen(b);
+    size_t len = len_a < len_b ? len_a : len_b;
+
+    if (strncmp(a, b, len) != 0)
+        return false;
+    return len_a == len_b || (len_a < len_b ? b[len] : a[len]) == '/';
+}
+
+static int refuse_owned(enum mr_code code, const char *pointer,
+                        const struct mr_volume *owner, const char *what,
+                        struct mr_err *err)
+{
+    (void)mr_fail_at(err, code, pointer, "%s is used by volume '%s'", what, owner->id);
+    (void)mr_err_remedy(err, 0, "detach volume '%s' first", owner->id);
+    (void)snprintf(err->volume, sizeof(err->volume), "%s", owner->id);
+    return -EBUSY;
+}
+
+/* One source, one mount path, one volume. */
+static int check_unique(const struct mr_engine *engine, const struct mr_volume *self,
+                        const struct mr_spec *spec, struct mr_err *err)
+{
+    char key[MR_KEY_TEXT];
+    char other_key[MR_KEY_TEXT];
+
+    int rc = mr_spec_source_key(spec, key, sizeof(key));
+    if (rc < 0)
+        return mr_fail_at(err, MR_E_INVALID_SPEC, "/source",
+                          "the source's name is too long");
+    for (size_t i = 0; i < engine->volume_count; i++) {
+        const struct mr_volume *other = engine->volumes[i];
+        if (other == self || !mr_volume_has_residue(other))
+            continue;
+        if (mr_spec_source_key(other->spec, other_key, sizeof(other_key)) == 0 &&
+            strcmp(key, other_key) == 0)
+            return refuse_owned(MR_E_SOURCE_IN_USE, "/source", other, "the source", err);
+        if (paths_overlap(spec->mount_path, other->spec->mount_path))
+            return refuse_owned(MR_E_MOUNT_PATH_BUSY, "/mount_path", other,
+                                "the mount path", err);
+    }
+    return 0;
+}
+
+static struct mr_volume *get_or_new(struct mr_engine *engine, struct mr_volume *volume,
+                                    const char *id, struct mr_err *err)
+{
+    if (volume)
+        return volume;
+    volume = mr_volume_new(engine, id);
+    if (!volume || mr_engine_insert(engine, volume, err) < 0) {
+        mr_volume_free(volume);
+        (void)mr_fail(err, MR_E_INTERNAL, ENOMEM, "keep volume '%s'", id);
+        return NULL;
+    }
+    volume->number = mr_journal_number(engine->journal);
+    return volume;
+}
+
+static struct mr_operation *new_operation(struct mr_volume *volume, enum mr_goal goal,
+                                          struct mr_err *err)
+{
+    struct mr_operation *op = mr_operation_new(volume->engine, volume, goal, NULL);
+    if (!op) {
+        (void)mr_fail(err, MR_E_INTERNAL, ENOMEM, "start an operation on '%s'",
+                      volume->id);
+        return NULL;
+    }
+    op->prior_state = volume->state;
+    mr_engine_keep_operation(volume->engine, op);
+    return op;
+}
+
+/* Everything was checked: the volume becomes this spec's, with a token of its own. */
+static int start_fresh(struct mr_volume *volume, struct mr_spec *spec,
+                       const struct mr_mount_record *place, struct mr_operation **ret_op,
+                       struct mr_err *err)
+{
+    char token[MR_TOKEN_TEXT];
+
+    if (mr_random_hex(16, token) < 0) {
+        mr_spec_free(spec);
+        return mr_fail(err, MR_E_INTERNAL, EIO, "choose an attach token");
+    }
+    struct mr_operation *op = new_operation(volume, MR_GOAL_ATTACHED, err);
+    if (!op) {
+        mr_spec_free(spec);
+        return -ENOMEM;
+    }
+    mr_spec_free(volume->spec);
+    volume->spec = spec;
+    mr_volume_clear_facts(volume);
+    volume->mount = *place;
+    memcpy(volume->token, token, sizeof(token));
+    memcpy(volume->boot_id, volume->engine->boot_id, sizeof(volume->boot_id));
+    mr_volume_set_error(volume, NULL);
+    mr_volume_set_state(volume, MR_STATE_ATTACHING);
+    op->fresh = true;
+    mr_operation_start(op, mr_plan(MR_STATE_ABSENT, MR_GOAL_ATTACHED), "attach_intent");
+    *ret_op = op;
+    return 0;
+}
+
+/* The same spec again: look at the kernel, and mend what is missing. */
+static int start_verify(struct mr_volume *volume, struct mr_spec *spec,
+                        struct mr_operation **ret_op, struct mr_err *err)
+{
+    const enum mr_step *plan = mr_plan(volume->state, MR_GOAL_ATTACHED);
+    struct mr_operation *op = plan ? new_operation(volume, MR_GOAL_ATTACHED, err) : NULL;
+
+    if (!op) {
+        mr_spec_free(spec);
+        return plan ? -ENOMEM
+                    : mr_fail(err, MR_E_FENCED, 0, "volume '%s' is fenced", volume->id);
+    }
+    mr_spec_free(volume->spec);
+    volume->spec = spec; /* the secrets may be new */
+    mr_operation_start(op, plan, NULL);
+    *ret_op = op;
+    return 0;
+}
+
+static int join_attach(struct mr_volume *volume, const struct mr_spec *spec,
+                       struct mr_operation **ret_op, struct mr_err *err)
+{
+    struct mr_operation *op = volume->op;
+
+    if (volume->wedged)
+        return refuse_wedged(volume, err);
+    if (op->goal != MR_GOAL_ATTACHED || op->undoing)
+        return refuse_pending(volume, err);
+    if (!mr_spec_equal(volume->spec, spec))
+        return refuse_other_spec(volume, err);
+    *ret_op = op;
+    return 0;
+}
+
+int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *spec,
+                     struct mr_operation **ret_op, struct mr_err *err)
+{
+    struct mr_volume *volume = mr_engine_lookup(engine, id);
+    struct mr_mount_record place;
+    int rc = 0;
+
+    if (mr_engine_recovering(engine))
+        rc = refuse_recovering(err);
+    else if (volume && volume->op)
+        rc = join_attach(volume, spec, ret_op, err);
+    else if (volume && mr_volume_has_residue(volume) &&
+             !mr_spec_equal(volume->spec, spec))
+        rc = refuse_other_spec(volume, err);
+    else if (volume && mr_volume_has_residue(volume))
+        return start_verify(volume, spec, ret_op, err);
+    else {
+        rc = place_mount(engine->config, spec->mount_path, &place, err);
+        if (rc == 0)
+            rc = check_unique(engine, volume, spec, err);
+        if (rc == 0)
+            volume = get_or_new(engine, volume, id, err);
+        if (rc == 0 && volume)
+            return start_fresh(volume, spec, &place, ret_op, err);
+        rc = rc < 0 ? rc : -ENOMEM;
+    }
+    mr_spec_free(spec); /* joined or refused */
+    return rc;
+}
+
+/* --- DELETE --- */
+
+static int refuse_unknown(const char *id, struct mr_err *err)
+{
+    return mr_fail(err, MR_E_VOLUME_NOT_FOUND, 0, "there is no volume '%s'", id);
+}
+
+/* Nothing of it exists in this boot: the end is all there is to do. */
+static int end_at_once(struct mr_volume *volume, struct mr_operation **ret_op,
+                       struct mr_err *err)
+{
+    struct mr_operation *op = new_operation(volume, MR_GOAL_ABSENT, err);
+    if (!op)
+        return -ENOMEM;
+    volume->op = op;
+    if (volume->state == MR_STATE_LOST_BY_REBOOT) {
+        op->evidence = json_object_new_object();
+        mr_json_set_bool(op->evidence, "exclusive_open", false);
+        mr_json_set_string(op->evidence, "gone", "another boot");
+        mr_json_set_string(op->evidence, "attach_boot_id", volume->boot_id);
+        mr_json_set_string(op->evidence, "boot_id", volume->engine->boot_id);
+    }
+    mr_detach_finish(op);
+    *ret_op = op;
+    return 0;
+}
+
+static int start_detach(struct mr_volume *volume, bool accept_data_loss,
+                        struct mr_operation **ret_op, struct mr_err *err)
+{
+    const enum mr_step *plan = mr_plan(volume->state, MR_GOAL_ABSENT);
+    if (!plan)
+        return refuse_wedged(volume, err);
+    struct mr_operation *op = new_operation(volume, MR_GOAL_ABSENT, err);
+    if (!op)
+        return -ENOMEM;
+    op->accept_data_loss = accept_data_loss;
+    mr_volume_set_state(volume, MR_STATE_DETACHING);
+    mr_operation_start(op, plan, "detach_intent");
+    *ret_op = op;
+    return 0;
+}
+
+static int join_detach(struct mr_volume *volume, bool accept_data_loss,
+                       struct mr_operation **ret_op, struct mr_err *err)
+{
+    struct mr_operation *op = volume->op;
+
+    if (op->goal != MR_GOAL_ABSENT)
+        return volume->wedged ? refuse_wedged(volume, err) : refuse_pending(volume, err);
+    op->accept_data_loss = op->accept_data_loss || accept_data_loss;
+    *ret_op = op;
+    return 0;
+}
+
+int mr_engine_detach(struct mr_engine *engine, const char *id, const char *mount_path,
+                     bool accept_data_loss, struct mr_operation **ret_op,
+                     struct json_object **ret_proof, struct mr_err *err)
+{
+    struct mr_volume *volume = mr_engine_lookup(engine, id);
+
+    *ret_op = NULL;
+    *ret_proof = NULL;
+    if (mr_engine_recovering(engine))
+        return refuse_recovering(err);
+    if (!volume)
+        return refuse_unknown(id, err);
+    if (volume->state == MR_STATE_ABSENT && !volume->op) {
+        *ret_proof = json_object_get(volume->proof);
+        return *ret_proof ? 0 : refuse_unknown(id, err);
+    }
+    if (mount_path && strcmp(mount_path, volume->spec->mount_path) != 0)
+        return mr_fail(err, MR_E_SPEC_CONFLICT, 0,
+                       "volume '%s' is not at '%s' but at '%s'; "
+                       "nothing was changed",
+                       id, mount_path, volume->spec->mount_path);
+    if (volume->op)
+        return join_detach(volume, accept_data_loss, ret_op, err);
+    if (!mr_volume_has_residue(volume))
+        return end_at_once(volume, ret_op, err);
+    if (volume->data_not_written && !accept_data_loss) {
+        *err = volume->error;
+        return -EIO;
+    }
+    return start_detach(volume, accept_data_loss, ret_op, err);
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "storage/base/json.h"
+#include "storage/engine_internal.h"
+
+struct mr_volume *mr_volume_new(struct mr_engine *engine, const char *id)
+{
+    struct mr_volume *volume = calloc(1, sizeof(*volume));
+    if (!volume)
+        return NULL;
+    volume->engine = engine;
+    (void)snprintf(volume->id, sizeof(volume->id), "%s", id);
+    volume->updated_at_ms = mr_wall_ms();
+    return volume;
+}
+
+void mr_volume_free(struct mr_volume *volume)
+{
+    if (!volume)
+        return;
+    mr_spec_free(volume->spec);
+    (void)json_object_put(volume->proof);
+    (void)json_object_put(volume->holders);
+    (void)json_object_put(volume->unfinished);
+    free(volume);
+}
+
+void mr_volume_touch(struct mr_volume *volume)
+{
+    volume->generation++;
+    volume->updated_at_ms = mr_wall_ms();
+}
+
+void mr_volume_set_state(struct mr_volume *volume, enum mr_state state)
+{
+    volume->state = state;
+    mr_volume_touch(volume);
+}
+
+void mr_volume_set_error(struct mr_volume *volume, const struct mr_err *err)
+{
+    volume->has_error = err != NULL;
+    if (err)
+        volume->error = *err;
+    mr_volume_touch(volume);
+}
+
+void mr_volume_clear_identity(struct mr_volume *volume)
+{
+    memset(&volume->identity, 0, sizeof(volume->identity));
+    mr_volume_touch(volume);
+}
+
+void mr_volume_clear_facts(struct mr_volume *volume)
+{
+    mr_volume_clear_identity(volume);
+    memset(&volume->mount, 0, sizeof(volume->mount));
+    volume->data_not_written = false;
+    (void)json_object_put(volume->holders);
+    volume->holders = NULL;
+    volume->holders_at_ms = 0;
+    volume->unmounted_at_ms = 0;
+    volume->attached_at_ms = 0;
+    mr_volume_touch(volume);
+}
+
+bool mr_volume_has_residue(const struct mr_volume *volume)
+{
+    switch (volume->state) {
+    case MR_STATE_ATTACHING:
+    case MR_STATE_ATTACHED:
+    case MR_STATE_DETACHING:
+    case MR_STATE_WEDGED:
+    case MR_STATE_FENCED:
+        return true;
+    case MR_STATE_FAILED:
+        return volume->identity.diskseq != 0 || volume->mount.mount.id != 0 ||
+               (volume->has_error && volume->error.residue != MR_RESIDUE_NONE);
+    case MR_STATE_ABSENT:
+    case MR_STATE_LOST_BY_REBOOT:
+    case MR_STATE_COUNT:
+        break;
+    }
+    return false;
+}
+
+const char *mr_volume_id(const struct mr_volume *volume)
+{
+    return volume->id;
+}
+
+uint64_t mr_volume_generation(const struct mr_volume *volume)
+{
+    return volume->generation;
+}
+
+static void set_time(struct json_object *json, const char *key, int64_t wall_ms)
+{
+    char text[MR_TIME_TEXT];
+    mr_json_set_string(json, key, wall_ms > 0 ? mr_time_text(wall_ms, text) : NULL);
+}
+
+static void set_text(struct json_object *json, const char *key, const char *text)
+{
+    mr_json_set_string(json, key, text[0] ? text : NULL);
+}
+
+static struct json_object *identity_document(const struct mr_identity *identity)
+{
+    if (identity->diskseq == 0)
+        return NULL;
+    struct json_object *json = json_object_new_object();
+    mr_json_set_int(json, "major", identity->major);
+    mr_json_set_int(json, "minor", identity->minor);
+    mr_json_set_int(json, "diskseq", (int64_t)identity->diskseq);
+    set_text(json, "serial", identity->serial);
+    set_text(json, "wwn", identity->wwn);
+    set_text(json, "fs_uuid", identity->fs_uuid);
+    return json;
+}
+
+struct json_object *mr_volume_document(const struct mr_volume *volume)
+{
+    struct json_object *json = json_object_new_object();
+    const struct mr_operation *op = volume->op;
+    bool mapped = volume->identity.diskseq != 0;
+    /* Holders belong to a wait: those of the past would be read as those of now. */
+    bool holders = volume->holders && op && op->known_held;
+
+    if (!json)
+        return NULL;
+    mr_json_set_string(json, "id", volume->id);
+    mr_json_set_string(json, "state",
+                       mr_state_name(volume->wedged ? MR_STATE_WEDGED : volume->state));
+    mr_json_set_string(json, "step", op ? mr_step_name(op->step) : NULL);
+    mr_json_set(json, "spec", volume->spec ? mr_spec_public(volume->spec) : NULL);
+    mr_json_set_string(json, "device", mapped ? volume->identity.node : NULL);
+    mr_json_set(json, "identity", identity_document(&volume->identity));
+    if (mapped)
+        mr_json_set_int(json, "size_bytes", (int64_t)volume->identity.size_bytes);
+    else
+        mr_json_set(json, "size_bytes", NULL);
+    mr_json_set_string(json, "mount_path",
+                       volume->spec ? volume->spec->mount_path : NULL);
+    mr_json_set_string(json, "operation", op && !op->recovering ? op->id : NULL);
+    mr_json_set(json, "holders",
+                holders ? json_object_get(volume->holders) : json_object_new_array());
+    set_time(json, "holders_at", holders ? volume->holders_at_ms : 0);
+    mr_json_set(json, "error", volume->has_error ? mr_err_to_json(&volume->error) : NULL);
+    set_time(json, "attached_at", volume->attached_at_ms);
+    set_time(json, "updated_at", volume->updated_at_ms);
+    return json;
+}
+
+/* --- the durable row --- */
+
+static struct json_object *format_to_row(const struct mr_format_record *format)
+{
+    if (!format->fs_uuid[0])
+        return NULL;
+    struct json_object *json = json_object_new_object();
+    mr_json_set_string(json, "fs_uuid", format->fs_uuid);
+    mr_json_set_string(json, "boot_id", format->boot_id);
+    mr_json_set_int(json, "diskseq", (int64_t)format->diskseq);
+    mr_json_set_bool(json, "done", format->done);
+    return json;
+}
+
+static void format_from_row(struct mr_format_record *format, struct json_object *json)
+{
+    memset(format, 0, sizeof(*format));
+    mr_json_copy_string(json, "fs_uuid", format->fs_uuid, sizeof(format->fs_uuid));
+    mr_json_copy_string(json, "boot_id", format->boot_id, sizeof(format->boot_id));
+    format->diskseq = (uint64_t)mr_json_get_int(json, "diskseq", 0);
+    format->done = mr_json_get_bool(json, "done", false);
+}
+
+struct json_object *mr_volume_to_row(const struct mr_volume *volume)
+{
+    const struct mr_operation *op = volume->op;
+    struct json_object *row = json_object_new_object();
+
+    mr_json_set(row, "spec", volume->spec ? mr_spec_public(volume->spec) : NULL);
+    mr_json_set_string(row, "token", volume->token);
+    mr_json_set_string(row, "boot_id", volume->boot_id);
+    mr_json_set(row, "identity", mr_identity_to_json(&volume->identity));
+    mr_json_set(row, "mount", mr_mount_record_to_json(&volume->mount));
+    mr_json_set(row, "format", format_to_row(&volume->format));
+    mr_json_set_bool(row, "data_not_written", volume->data_not_written);
+    mr_json_set(row, "error", volume->has_error ? mr_err_to_json(&volume->error) : NULL);
+    mr_json_set(row, "proof", json_object_get(volume->proof));
+    mr_json_set_int(row, "attached_at_ms", volume->attached_at_ms);
+    mr_json_set_int(row, "updated_at_ms", volume->updated_at_ms);
+    mr_json_set_int(row, "unmounted_at_ms", volume->unmounted_at_ms);
+    mr_json_set_string(row, "operation", op && op->ended == 0 ? op->id : NULL);
+    mr_json_set(row, "waited_for", op ? json_object_get(op->waited_for) : NULL);
+    mr_json_set_bool(row, "accept_data_loss", op && op->accept_data_loss);
+    return row;
+}
+
+int mr_volume_from_row(struct mr_volume *volume, struct json_object *row,
+                       struct mr_err *err)
+{
+    struct json_object *spec = mr_json_get(row, "spec");
+    struct json_object *error = mr_json_get(row, "error");
+    struct json_object *proof = mr_json_get(row, "proof");
+
+    if (spec) {
+        int rc = mr_spec_decode_public(spec, &volume->spec, err);
+        if (rc < 0)
+            return mr_err_context(err, rc, "journal row of volume '%s'", volume->id);
+    }
+    mr_json_copy_string(row, "token", volume->token, sizeof(volume->token));
+    mr_json_copy_string(row, "boot_id", volume->boot_id, sizeof(volume->boot_id));
+    mr_identity_from_json(&volume->identity, mr_json_get(row, "identity"));
+    mr_mount_record_from_json(&volume->mount, mr_json_get(row, "mount"));
+    format_from_row(&volume->format, mr_json_get(row, "format"));
+    volume->data_not_written = mr_json_get_bool(row, "data_not_written", false);
+    volume->has_error = error != NULL;
+    if (error)
+        mr_err_from_json(&volume->error, error);
+    volume->proof = json_object_get(proof);
+    volume->attached_at_ms = mr_json_get_int(row, "attached_at_ms", 0);
+    volume->updated_at_ms = mr_json_get_int(row, "updated_at_ms", 0);
+    volume->unmounted_at_ms = mr_json_get_int(row, "unmounted_at_ms", 0);
+    return 0;
+}
+
+void mr_volume_record(struct mr_volume *volume, const char *event)
+{
+    MR_AUTO_JSON struct json_object *row = mr_volume_to_row(volume);
+    struct mr_record record = {
+        .volume_number = volume->number,
+        .volume_id = volume->id,
+        .state = mr_state_name(volume->state),
+        .volume = row,
+        .event = event,
+    };
+    mr_journal_append(volume->engine->journal, &record, NULL, NULL);
+}

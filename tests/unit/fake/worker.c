@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A mooring-worker that does nothing: it answers from scripts. STATE/fake/CMD holds a
+ * JSON array of replies, used one after the other (the last one stays); a reply may hold
+ * "exit" (status), "sleep_ms" or be an error. Without a script everything succeeds.
+ * STATE/fake/log gets one line per command.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "storage/base/clock.h"
+#include "storage/base/fd.h"
+#include "storage/base/json.h"
+#include "storage/base/msg.h"
+#include "storage/protocol.h"
+
+#define IDENTITY                                                                         \
+    "{\"node\":\"/dev/"                                                                  \
+    "loop9\",\"major\":7,\"minor\":9,\"diskseq\":42,\"size_bytes\":4096,"                \
+    "\"block_size\":512,\"source_key\":\"file:1:2:3\"}"
+
+static char dir[4096];
+
+static const struct {
+    const char *command;
+    const char *reply;
+} defaults[] = {
+    {"inspect", "{\"found\":false,\"mounted\":\"absent\"}"},
+    {"map", "{\"identity\":" IDENTITY "}"},
+    {"identify", "{\"identity\":" IDENTITY "}"},
+    {"check", "{\"content\":\"blank\",\"detail\":\"all zero\"}"},
+    {"format", "{}"},
+    {"mount", "{\"mount\":{\"id\":77,\"unique\":true,\"major\":7,\"minor\":9,"
+              "\"root\":\"/r\",\"path\":\"v\",\"created\":1}}"},
+    {"unmount", "{\"result\":\"unmounted\"}"},
+    {"claim", "{\"result\":\"claimed\"}"},
+    {"unmap", "{\"result\":\"gone\",\"evidence\":{\"exclusive_open\":true,\"diskseq\":42,"
+              "\"gone\":\"diskseq changed\"}}"},
+    {"gone", "{\"result\":\"gone\",\"evidence\":{\"exclusive_open\":false,\"gone\":\"no "
+             "backing\"}}"},
+};
+
+static void write_log(const char *command)
+{
+    char path[4200];
+    char line[128];
+    (void)snprintf(path, sizeof(path), "%s/log", dir);
+    (void)snprintf(line, sizeof(line), "%s\n", command);
+    MR_AUTO_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0 || mr_write_all(fd, line, strlen(line)) < 0)
+        exit(9);
+}
+
+/* The next scripted reply, or the default one. New reference. */
+static struct json_object *next_reply(const char *command)
+{
+    char path[4200];
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, command);
+    MR_AUTO_JSON struct json_object *script = json_object_from_file(path);
+    if (json_object_is_type(script, json_type_array) &&
+        json_object_array_length(script) > 0) {
+        struct json_object *reply = json_object_get(json_object_array_get_idx(script, 0));
+        if (json_object_array_length(script) > 1) {
+            (void)json_object_array_del_idx(script, 0, 1);
+            (void)json_object_to_file(path, script);
+        }
+        return reply;
+    }
+    for (size_t i = 0; i < sizeof(defaults) / sizeof(defaults[0]); i++)
+        if (strcmp(defaults[i].command, command) == 0)
+            return json_tokener_parse(defaults[i].reply);
+    return json_object_new_object();
+}
+
+static void answer(struct json_object *message)
+{
+    const char *command = mr_json_get_string(message, "cmd");
+    if (!command)
+        exit(9);
+    write_log(command);
+    MR_AUTO_JSON struct json_object *reply = next_reply(command);
+    if (mr_json_get(reply, "sleep_ms"))
+        mr_sleep_ns(mr_json_get_int(reply, "sleep_ms", 0) * MR_NS_PER_MS);
+    if (mr_json_get(reply, "exit"))
+        _exit((int)mr_json_get_int(reply, "exit", 0));
+    mr_json_set_string(reply, "reply", command);
+    mr_json_set_bool(reply, "ok", mr_json_get(reply, "error") == NULL);
+    (void)mr_msg_send(MR_WORKER_CHANNEL_FD, reply, -1, 0, NULL);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 3 || strcmp(argv[1], "volume") != 0)
+        return 64;
+    (void)snprintf(dir, sizeof(dir), "%.*s/../fake",
+                   (int)(strrchr(argv[2], '/') - argv[2]), argv[2]);
+    MR_AUTO_JSON struct json_object *ready = json_object_new_object();
+    mr_json_set_string(ready, "event", "ready");
+    (void)mr_msg_send(MR_WORKER_CHANNEL_FD, ready, -1, 0, NULL);
+    for (;;) {
+        MR_AUTO_JSON struct json_object *message = NULL;
+        if (mr_msg_recv(MR_WORKER_CHANNEL_FD, &message, NULL, 0, NULL) <= 0)
+            return 0;
+        answer(message);
+    }
+}
