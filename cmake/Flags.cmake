@@ -19,7 +19,7 @@ foreach(flag
         -Wcast-align=strict -Wpointer-arith -Wwrite-strings -Wstrict-prototypes -Wmissing-prototypes
         -Wold-style-definition -Wswitch-enum -Wimplicit-fallthrough -Wnull-dereference
         -Wdouble-promotion -Wduplicated-cond -Wduplicated-branches -Wlogical-op -Walloca
-        -Wframe-larger-than=16384
+        -Wframe-larger-than=32768
         -fno-common -fno-strict-aliasing -fstack-protector-strong)
     mr_add_flag(${flag})
 endforeach()

@@ -11,11 +11,15 @@
 #include "storage/base/json.h"
 #include "storage/engine_internal.h"
 
-static struct json_object *string_array(const struct mr_roots *roots)
+/* All names of the roots: the file is opened below the one that its path starts with. */
+static struct json_object *root_names(const struct mr_roots *roots)
 {
     struct json_object *array = json_object_new_array();
-    for (size_t i = 0; i < roots->count; i++)
+    for (size_t i = 0; i < roots->count; i++) {
         (void)json_object_array_add(array, json_object_new_string(roots->path[i]));
+        if (roots->given[i])
+            (void)json_object_array_add(array, json_object_new_string(roots->given[i]));
+    }
     return array;
 }
 
@@ -69,7 +73,7 @@ static void begin_map(struct mr_operation *op)
     }
     command = mr_operation_new_command(op, "map");
     settings = json_object_new_object();
-    mr_json_set(settings, "file_roots", string_array(&config->file_roots));
+    mr_json_set(settings, "file_roots", root_names(&config->file_roots));
     mr_json_set_string(settings, "runtime_dir", config->runtime_dir);
     mr_json_set_string(settings, "libexec_dir", config->libexec_dir);
     mr_json_set_string(settings, "initiator_name", config->initiator_name);

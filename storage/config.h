@@ -13,8 +13,8 @@
 #define MR_ROOTS_MAX 16
 
 struct mr_roots {
-    char
-        *path[MR_ROOTS_MAX]; /* absolute, symlinks resolved at start, no trailing slash */
+    char *given[MR_ROOTS_MAX]; /* as configured, or NULL: requests may use either name */
+    char *path[MR_ROOTS_MAX];  /* symlinks resolved at start, no trailing slash */
     size_t count;
 };
 

@@ -46,18 +46,27 @@ static int refuse_other_spec(const struct mr_volume *volume, struct mr_err *err)
     return mr_err_remedy(err, rc, "DELETE it first, or PUT the same spec");
 }
 
+/* What is below root, or NULL. */
+static const char *below(const char *root, const char *path)
+{
+    size_t len = root ? strlen(root) : 0;
+    return root && strncmp(path, root, len) == 0 && path[len] == '/' ? path + len + 1
+                                                                     : NULL;
+}
+
 /* Splits mount_path into a configured root and the rest. */
 static int place_mount(const struct mr_config *config, const char *mount_path,
                        struct mr_mount_record *ret, struct mr_err *err)
 {
+    const struct mr_roots *roots = &config->mount_roots;
+
     memset(ret, 0, sizeof(*ret));
-    for (size_t i = 0; i < config->mount_roots.count; i++) {
-        const char *root = config->mount_roots.path[i];
-        size_t len = strlen(root);
-        if (strncmp(mount_path, root, len) != 0 || mount_path[len] != '/')
-            continue;
-        if (mr_format(ret->root, sizeof(ret->root), "%s", root) == 0 &&
-            mr_format(ret->path, sizeof(ret->path), "%s", mount_path + len + 1) == 0)
+    for (size_t i = 0; i < roots->count; i++) {
+        const char *rest = below(roots->path[i], mount_path);
+        if (!rest)
+            rest = below(roots->given[i], mount_path);
+        if (rest && mr_format(ret->root, sizeof(ret->root), "%s", roots->path[i]) == 0 &&
+            mr_format(ret->path, sizeof(ret->path), "%s", rest) == 0)
             return 0;
     }
     (void)mr_fail_at(err, MR_E_PATH_NOT_ALLOWED, "/mount_path",
@@ -66,8 +75,15 @@ static int place_mount(const struct mr_config *config, const char *mount_path,
 }
 
 /* Equal, or one inside the other: a mount made inside a volume would hold it. */
-static bool paths_overlap(const char *a, const char *b)
+static bool places_overlap(const struct mr_mount_record *one,
+                           const struct mr_mount_record *two)
 {
+    char a[PATH_MAX];
+    char b[PATH_MAX];
+
+    if (mr_format(a, sizeof(a), "%s/%s", one->root, one->path) < 0 ||
+        mr_format(b, sizeof(b), "%s/%s", two->root, two->path) < 0)
+        return true; /* cannot tell; no such path can be mounted on either */
     size_t len_a = strlen(a);
     size_t len_b = strlen(b);
     size_t len = len_a < len_b ? len_a : len_b;
@@ -89,7 +105,8 @@ static int refuse_owned(enum mr_code code, const char *pointer,
 
 /* One source, one mount path, one volume. */
 static int check_unique(const struct mr_engine *engine, const struct mr_volume *self,
-                        const struct mr_spec *spec, struct mr_err *err)
+                        const struct mr_spec *spec, const struct mr_mount_record *place,
+                        struct mr_err *err)
 {
     char key[MR_KEY_TEXT];
     char other_key[MR_KEY_TEXT];
@@ -105,7 +122,7 @@ static int check_unique(const struct mr_engine *engine, const struct mr_volume *
         if (mr_spec_source_key(other->spec, other_key, sizeof(other_key)) == 0 &&
             strcmp(key, other_key) == 0)
             return refuse_owned(MR_E_SOURCE_IN_USE, "/source", other, "the source", err);
-        if (paths_overlap(spec->mount_path, other->spec->mount_path))
+        if (places_overlap(place, &other->mount))
             return refuse_owned(MR_E_MOUNT_PATH_BUSY, "/mount_path", other,
                                 "the mount path", err);
     }
@@ -224,7 +241,7 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
     else {
         rc = place_mount(engine->config, spec->mount_path, &place, err);
         if (rc == 0)
-            rc = check_unique(engine, volume, spec, err);
+            rc = check_unique(engine, volume, spec, &place, err);
         if (rc == 0)
             volume = get_or_new(engine, volume, id, err);
         if (rc == 0 && volume)

@@ -148,6 +148,21 @@ static void test_device_of_another_volume_is_refused_after_mapping(void **state)
     assert_string_equal(asked(env), "map identify inspect claim unmap");
 }
 
+static void test_a_root_may_be_named_as_configured_or_resolved(void **state)
+{
+    struct env *env = *state;
+    static char given[] = "/link";
+    env->config.mount_roots.given[0] = given;
+    attach_v(env); /* at /r/v */
+    struct mr_spec *spec = spec_at(env, "w", "w");
+    mr_json_set_string(spec->full, "mount_path", "/link/v");
+    struct json_object *json = json_object_get(spec->full);
+    mr_spec_free(spec);
+    assert_int_equal(mr_spec_decode(json, "w", "/r", &spec, NULL), 0);
+    (void)json_object_put(json);
+    assert_refused(env, "w", spec, MR_E_MOUNT_PATH_BUSY);
+}
+
 static void test_delete_of_an_unknown_volume_is_not_found(void **state)
 {
     struct env *env = *state;
@@ -210,6 +225,8 @@ int main(void)
             test_conflicts_are_refused_before_anything_is_touched, setup, teardown),
         cmocka_unit_test_setup_teardown(
             test_device_of_another_volume_is_refused_after_mapping, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_a_root_may_be_named_as_configured_or_resolved, setup, teardown),
         cmocka_unit_test_setup_teardown(test_delete_of_an_unknown_volume_is_not_found,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_delete_again_gives_the_same_proof, setup,

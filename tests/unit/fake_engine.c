@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fake_engine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "storage/base/clock.h"
+#include "storage/base/json.h"
+
+#define VOLUMES_MAX 64
+
+struct mr_watch {
+    struct mr_watch *next, **link;
+    mr_operation_fn fn;
+    void *ctx;
+};
+
+struct mr_operation {
+    struct mr_operation *next;
+    struct mr_volume *volume;
+    char id[24];
+    enum mr_goal goal;
+    int ended;
+    struct mr_err err;
+    struct json_object *proof;
+    struct mr_timer timer;
+    struct mr_watch *watches;
+};
+
+struct mr_volume {
+    struct mr_engine *engine;
+    char id[MR_VOLUME_ID_MAX + 1];
+    struct mr_spec *spec;
+    uint64_t generation;
+    const char *state;
+    struct mr_operation *running;
+    struct json_object *proof; /* of the last detach */
+};
+
+struct mr_scan_wait {
+    struct mr_timer timer;
+    mr_holders_fn fn;
+    void *ctx;
+};
+
+struct mr_engine {
+    struct mr_loop *loop;
+    bool recovering;
+    unsigned operations;
+    struct mr_volume volumes[VOLUMES_MAX]; /* sorted by id, "" at the end */
+    struct mr_operation *ops;
+};
+
+static bool starts(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+int mr_engine_new(struct mr_loop *loop, const struct mr_config *config,
+                  struct mr_engine **ret, struct mr_err *err)
+{
+    (void)config;
+    *ret = calloc(1, sizeof(**ret));
+    if (!*ret)
+        return mr_fail(err, MR_E_INTERNAL, 12, "fake");
+    (*ret)->loop = loop;
+    return 0;
+}
+
+void mr_engine_free(struct mr_engine *engine)
+{
+    if (!engine)
+        return;
+    for (struct mr_operation *op = engine->ops; op;) {
+        struct mr_operation *next = op->next;
+        mr_timer_cancel(&op->timer);
+        (void)json_object_put(op->proof);
+        free(op);
+        op = next;
+    }
+    for (size_t i = 0; i < VOLUMES_MAX; i++) {
+        mr_spec_free(engine->volumes[i].spec);
+        (void)json_object_put(engine->volumes[i].proof);
+    }
+    free(engine);
+}
+
+void fake_engine_set_recovering(struct mr_engine *engine, bool recovering)
+{
+    engine->recovering = recovering;
+}
+
+bool mr_engine_recovering(const struct mr_engine *engine)
+{
+    return engine->recovering;
+}
+
+static struct mr_volume *slot(struct mr_engine *engine, const char *id)
+{
+    for (size_t i = 0; i < VOLUMES_MAX; i++) {
+        struct mr_volume *v = &engine->volumes[i];
+        if (!v->id[0] || strcmp(v->id, id) == 0) {
+            v->engine = engine;
+            (void)snprintf(v->id, sizeof(v->id), "%s", id);
+            return v;
+        }
+    }
+    abort();
+}
+
+static void end(void *ctx)
+{
+    struct mr_operation *op = ctx;
+    struct mr_volume *v = op->volume;
+
+    v->running = NULL;
+    v->generation++;
+    op->ended = 1;
+    if (op->goal == MR_GOAL_ABSENT) {
+        op->proof = json_object_new_object();
+        mr_json_set_string(op->proof, "volume", v->id);
+        mr_json_set_string(op->proof, "operation", op->id);
+        v->proof = json_object_get(op->proof);
+        v->state = NULL;
+        mr_spec_free(v->spec);
+        v->spec = NULL;
+    } else if (starts(v->id, "fail")) {
+        op->ended = -1;
+        (void)mr_fail(&op->err, MR_E_DEVICE_ERROR, 5, "read superblock of '/dev/fake0'");
+        (void)mr_err_remedy(&op->err, 0, "look at the kernel log");
+        (void)snprintf(op->err.step, sizeof(op->err.step), "check");
+        op->err.residue = MR_RESIDUE_NONE;
+        v->state = "failed";
+    } else {
+        v->state = "attached";
+    }
+    while (op->watches) {
+        struct mr_watch *watch = op->watches;
+        struct mr_watch copy = *watch;
+        mr_watch_cancel(watch);
+        copy.fn(copy.ctx, op);
+    }
+}
+
+static struct mr_operation *start(struct mr_volume *v, enum mr_goal goal, bool slow)
+{
+    struct mr_operation *op = calloc(1, sizeof(*op));
+    if (!op)
+        abort();
+    op->volume = v;
+    op->goal = goal;
+    (void)snprintf(op->id, sizeof(op->id), "op-%u", ++v->engine->operations);
+    op->next = v->engine->ops;
+    v->engine->ops = op;
+    v->running = op;
+    v->generation++;
+    v->state = goal == MR_GOAL_ABSENT ? "detaching" : "attaching";
+    mr_timer_init(&op->timer, v->engine->loop, end, op);
+    mr_timer_set(&op->timer, mr_now_ns() + (slow ? 10000 : 20) * MR_NS_PER_MS);
+    return op;
+}
+
+static int refused(const struct mr_engine *engine, const char *id, struct mr_err *err)
+{
+    if (engine->recovering)
+        return mr_fail(err, MR_E_RECOVERING, 0, "recovering");
+    if (starts(id, "pending"))
+        return mr_fail(err, MR_E_OPERATION_PENDING, 0, "another operation is running");
+    return 0;
+}
+
+int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *spec,
+                     struct mr_operation **ret_op, struct mr_err *err)
+{
+    int rc = refused(engine, id, err);
+    struct mr_volume *v = rc == 0 ? slot(engine, id) : NULL;
+
+    if (rc == 0 && v->spec && !mr_spec_equal(v->spec, spec))
+        rc = mr_fail(err, MR_E_SPEC_CONFLICT, 0, "another spec is attached as '%s'", id);
+    if (rc < 0) {
+        mr_spec_free(spec);
+        return rc;
+    }
+    bool again = v->spec && !v->running;
+    mr_spec_free(v->spec);
+    v->spec = spec;
+    *ret_op = v->running ? v->running : start(v, MR_GOAL_ATTACHED, starts(id, "slow"));
+    if (again) /* a verification */
+        (*ret_op)->err.errnum = -1;
+    return 0;
+}
+
+int mr_engine_detach(struct mr_engine *engine, const char *id, const char *mount_path,
+                     bool accept_data_loss, struct mr_operation **ret_op,
+                     struct json_object **ret_proof, struct mr_err *err)
+{
+    struct mr_volume *v = slot(engine, id);
+    int rc = refused(engine, id, err);
+    (void)accept_data_loss;
+
+    if (rc < 0)
+        return rc;
+    if (!v->spec && v->proof) {
+        *ret_op = NULL;
+        *ret_proof = json_object_get(v->proof);
+        return 0;
+    }
+    if (!v->spec)
+        return mr_fail(err, MR_E_VOLUME_NOT_FOUND, 0, "no volume '%s'", id);
+    if (mount_path && strcmp(mount_path, v->spec->mount_path) != 0)
+        return mr_fail(err, MR_E_SPEC_CONFLICT, 0, "mounted at '%s'",
+                       v->spec->mount_path);
+    *ret_op = v->running
+                  ? v->running
+                  : start(v, MR_GOAL_ABSENT, starts(id, "slow") || starts(id, "held"));
+    return 0;
+}
+
+struct mr_volume *mr_engine_find(struct mr_engine *engine, const char *id)
+{
+    for (size_t i = 0; i < VOLUMES_MAX; i++)
+        if (engine->volumes[i].state && strcmp(engine->volumes[i].id, id) == 0)
+            return &engine->volumes[i];
+    return NULL;
+}
+
+struct mr_volume *mr_engine_next(struct mr_engine *engine, const char *after)
+{
+    struct mr_volume *best = NULL;
+    for (size_t i = 0; i < VOLUMES_MAX; i++) {
+        struct mr_volume *v = &engine->volumes[i];
+        if (v->state && (!after || strcmp(v->id, after) > 0) &&
+            (!best || strcmp(v->id, best->id) < 0))
+            best = v;
+    }
+    return best;
+}
+
+struct mr_operation *mr_engine_find_operation(struct mr_engine *engine, const char *op_id)
+{
+    struct mr_operation *op = engine->ops;
+    while (op && strcmp(op->id, op_id) != 0)
+        op = op->next;
+    return op;
+}
+
+const char *mr_volume_id(const struct mr_volume *volume)
+{
+    return volume->id;
+}
+
+uint64_t mr_volume_generation(const struct mr_volume *volume)
+{
+    return volume->generation;
+}
+
+struct json_object *mr_volume_document(const struct mr_volume *volume)
+{
+    struct json_object *document = json_object_new_object();
+    struct json_object *holders = json_object_new_array();
+    struct json_object *holder = json_object_new_object();
+
+    mr_json_set_int(holder, "pid", 42);
+    (void)json_object_array_add(holders, holder);
+    mr_json_set_string(document, "id", volume->id);
+    mr_json_set_string(document, "state", volume->state);
+    mr_json_set(document, "spec", volume->spec ? mr_spec_public(volume->spec) : NULL);
+    mr_json_set_string(document, "operation",
+                       volume->running ? volume->running->id : NULL);
+    mr_json_set(document, "holders", holders);
+    return document;
+}
+
+struct json_object *mr_operation_document(const struct mr_operation *op)
+{
+    static const char *const states[] = {"failed", "running", "done"};
+    struct json_object *document = json_object_new_object();
+    mr_json_set_string(document, "id", op->id);
+    mr_json_set_string(document, "state", states[op->ended + 1]);
+    return document;
+}
+
+const char *mr_operation_id(const struct mr_operation *op)
+{
+    return op->id;
+}
+
+enum mr_goal mr_operation_goal(const struct mr_operation *op)
+{
+    return op->goal;
+}
+
+struct mr_volume *mr_operation_volume(const struct mr_operation *op)
+{
+    return op->volume;
+}
+
+int mr_operation_ended(const struct mr_operation *op)
+{
+    return op->ended;
+}
+
+bool mr_operation_created(const struct mr_operation *op)
+{
+    return op->err.errnum != -1;
+}
+
+struct json_object *mr_operation_proof(const struct mr_operation *op)
+{
+    return op->proof;
+}
+
+const struct mr_err *mr_operation_error(const struct mr_operation *op)
+{
+    return op->ended < 0 ? &op->err : NULL;
+}
+
+struct mr_watch *mr_operation_watch(struct mr_operation *op, mr_operation_fn fn,
+                                    void *ctx)
+{
+    struct mr_watch *watch = calloc(1, sizeof(*watch));
+    if (!watch)
+        return NULL;
+    watch->fn = fn;
+    watch->ctx = ctx;
+    watch->link = &op->watches;
+    watch->next = op->watches;
+    if (watch->next)
+        watch->next->link = &watch->next;
+    op->watches = watch;
+    return watch;
+}
+
+void mr_watch_cancel(struct mr_watch *watch)
+{
+    *watch->link = watch->next;
+    if (watch->next)
+        watch->next->link = watch->link;
+    free(watch);
+}
+
+static void end_scan(void *ctx)
+{
+    struct mr_scan_wait *wait = ctx;
+    struct json_object *document = json_object_new_object();
+
+    mr_json_set_string(document, "held", "free");
+    wait->fn(wait->ctx, document, NULL);
+    (void)json_object_put(document);
+    free(wait);
+}
+
+struct mr_scan_wait *mr_engine_holders(struct mr_engine *engine, struct mr_volume *volume,
+                                       mr_holders_fn fn, void *ctx)
+{
+    struct mr_scan_wait *wait = calloc(1, sizeof(*wait));
+    if (!wait)
+        return NULL;
+    wait->fn = fn;
+    wait->ctx = ctx;
+    mr_timer_init(&wait->timer, engine->loop, end_scan, wait);
+    mr_timer_set(&wait->timer,
+                 mr_now_ns() + (starts(volume->id, "slow") ? 10000 : 20) * MR_NS_PER_MS);
+    return wait;
+}
+
+void mr_scan_wait_cancel(struct mr_scan_wait *wait)
+{
+    mr_timer_cancel(&wait->timer);
+    free(wait);
+}
