@@ -72,11 +72,17 @@ static void again(struct mr_slot *slot, int64_t due_ns)
 
 static void command_good(struct mr_slot *slot)
 {
+    struct mr_io *io = slot->io;
+
+    if (slot->request.kind == MR_FUSE_SYNC && slot->changes > io->flushed)
+        io->flushed = slot->changes;
+    else if (slot->request.kind != MR_FUSE_SYNC && slot->request.kind != MR_FUSE_READ)
+        io->changes++;
     slot->done_bytes += slot->chunk_bytes;
     if (slot->done_bytes < slot->request.length &&
         (slot->request.kind == MR_FUSE_PUNCH || slot->request.kind == MR_FUSE_ZERO)) {
         slot->started_ns = 0;
-        again(slot, slot->io->now_ns);
+        again(slot, io->now_ns);
     } else {
         finish(slot, 0);
     }
@@ -225,6 +231,11 @@ static void start(struct mr_slot *slot)
     count(io, slot->request.kind);
     if (!io->session->iscsi || io->session->lost) {
         finish(slot, -EIO);
+    } else if (slot->request.kind == MR_FUSE_SYNC && io->changes == io->flushed) {
+        /* Nothing was answered since the last flush. Also why a target that falls silent
+         * does not keep loop(4) in LOOP_CONFIGURE, which syncs the file with the device
+         * locked: others that were offered the same free device would wait with it. */
+        finish(slot, 0);
     } else if (slot->request.kind == MR_FUSE_READ && slot->request.length == 0) {
         finish(slot, 0);
     } else if (slot->request.kind == MR_FUSE_PUNCH && !io->thin) {
@@ -233,6 +244,7 @@ static void start(struct mr_slot *slot)
         slot->done_bytes = 0;
         slot->started_ns = 0;
         slot->again = false;
+        slot->changes = io->changes;
         issue(slot);
     }
 }

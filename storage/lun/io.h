@@ -43,6 +43,7 @@ struct mr_slot {
     int64_t issued_ns;      /* this try */
     int64_t due_ns;
     unsigned retries;
+    uint64_t changes; /* of a SYNC: those that it covers */
 };
 
 struct mr_io_counters {
@@ -66,8 +67,10 @@ struct mr_io {
     uint8_t *pool;
     uint8_t *zeroes; /* one block */
     struct mr_slot slots[MR_IO_SLOTS];
-    int64_t now_ns; /* of this loop turn */
-    bool gone;      /* the kernel has released the file */
+    int64_t now_ns;   /* of this loop turn */
+    bool gone;        /* the kernel has released the file */
+    uint64_t changes; /* commands that changed the LUN, answered so far */
+    uint64_t flushed; /* how many of them the target has flushed */
     struct mr_io_counters counters;
 };
 

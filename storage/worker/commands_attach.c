@@ -220,6 +220,9 @@ int mr_command_check(struct mr_worker *worker, struct json_object *cmd,
     int r = mr_arg_identity(cmd, &identity, err);
     if (r == 0)
         r = mr_filesystem_probe(&identity, &probe, err);
+    if (r == 0 && probe.read_errno)
+        r = mr_fail(err, MR_E_DEVICE_ERROR, probe.read_errno, "look at '%s': %s",
+                    identity.node, probe.detail);
     if (r < 0)
         return r;
     mr_json_set_string(reply, "content", content_name(probe.content));

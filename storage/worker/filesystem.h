@@ -23,6 +23,7 @@ struct mr_probe {
     char type[32]; /* libblkid's TYPE or PTTYPE, "" when none */
     char uuid[40];
     char detail[200]; /* in words: what was found where */
+    int read_errno;   /* positive: unknown because the device could not be read */
 };
 
 /* Opens the recorded device read-only, checks its diskseq, and looks. Blank: readable at

@@ -115,6 +115,11 @@ int mr_loop_attach(const struct mr_loop_setup *setup, struct mr_identity *ret,
     memcpy(config.info.lo_file_name, name, sizeof(name));
     config.info.lo_flags = (setup->read_only ? LO_FLAGS_READ_ONLY : 0u) |
                            (setup->direct_io ? LO_FLAGS_DIRECT_IO : 0u);
+    /* LOOP_CONFIGURE syncs the file with the device locked, and until it ends others are
+     * offered the same free number and wait in their open (drivers/block/loop.c
+     * loop_configure, lo_open). What takes time is done before. */
+    if (!setup->read_only && fsync(setup->backing_fd) < 0)
+        return mr_fail(err, MR_E_DEVICE_ERROR, errno, "fsync of the backing file");
     for (int tries = 0; tries < CONFIGURE_TRIES; tries++) {
         fd = bind_free(control_fd, &config, node, err);
         if (fd != -EBUSY)

@@ -114,6 +114,7 @@ static enum signature find_signature(int fd, struct mr_probe *ret)
                        "libblkid cannot probe the device");
         return SIGNATURE_UNCLEAR;
     }
+    errno = 0;
     switch (blkid_do_safeprobe(probe)) {
     case 0:
         return read_values(probe, ret);
@@ -123,6 +124,7 @@ static enum signature find_signature(int fd, struct mr_probe *ret)
         (void)snprintf(ret->detail, sizeof(ret->detail), "several signatures");
         return SIGNATURE_UNCLEAR;
     default:
+        ret->read_errno = errno > 0 ? errno : EIO;
         (void)snprintf(ret->detail, sizeof(ret->detail),
                        "libblkid cannot read the device");
         return SIGNATURE_UNCLEAR;
@@ -143,6 +145,7 @@ static bool range_is_zero(int fd, uint64_t from, uint64_t to, struct mr_probe *r
         size_t want = to - at < CHUNK_BYTES ? (size_t)(to - at) : CHUNK_BYTES;
         ssize_t n = mr_pread_all(fd, chunk, want, (off_t)at);
         if (n < 0 || (size_t)n != want) {
+            ret->read_errno = n < 0 ? (int)-n : EIO;
             (void)snprintf(ret->detail, sizeof(ret->detail),
                            "cannot read at offset %" PRIu64 ": %s", at,
                            n < 0 ? strerror((int)-n) : "short read");
