@@ -199,8 +199,11 @@ static void begin_unmap(struct mr_operation *op)
     /* The device is gone, but its helper may be on its way out still. */
     if (!op->mapped)
         op->unmap_asked = true;
-    mr_operation_command(
-        op, mr_operation_new_command(op, op->unmap_asked ? "gone" : "unmap"), 0);
+    struct json_object *command =
+        mr_operation_new_command(op, op->unmap_asked ? "gone" : "unmap");
+    if (op->volume->mount.created > 0)
+        mr_json_set(command, "mount", mr_mount_record_to_json(&op->volume->mount));
+    mr_operation_command(op, command, 0);
 }
 
 static void unmap_answered(struct mr_operation *op, struct json_object *message)

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <libmount.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 
 #include "storage/base/cleanup.h"
 #include "storage/base/clock.h"
@@ -22,6 +23,7 @@
 
 MR_DEFINE_CLEANUP(dir, DIR *, (void)closedir);
 MR_DEFINE_CLEANUP(context, struct libmnt_context *, mnt_free_context);
+MR_DEFINE_CLEANUP(table, struct libmnt_table *, mnt_unref_table);
 
 /* Nothing may be mounted on it and nothing may be in it: both would be hidden by our
  * mount. */
@@ -261,9 +263,26 @@ int mr_mounter_mount(const struct mr_mount_request *request, struct mr_mount_rec
     return r;
 }
 
+/* Is the device mounted anywhere in our own mount namespace? */
+static enum mr_presence device_mounted(const struct mr_identity *identity)
+{
+    MR_CLEANUP(table)
+    struct libmnt_table *table = mnt_new_table_from_file("/proc/self/mountinfo");
+    dev_t device = makedev(identity->major, identity->minor);
+
+    if (!table)
+        return MR_PRESENCE_UNKNOWN;
+    return mnt_table_find_devno(table, device, MNT_ITER_BACKWARD) ? MR_PRESENT
+                                                                  : MR_ABSENT_NOW;
+}
+
 int mr_mounter_adopt(const struct mr_identity *identity, struct mr_mount_record *record,
                      struct mr_err *err)
 {
+    /* Then the path does not matter, and may be one that was refused. */
+    if (device_mounted(identity) == MR_ABSENT_NOW)
+        return 0;
+
     MR_AUTO_PLACE struct mr_place place = MR_PLACE_NONE;
     struct mr_mount_id top;
     const char *why = NULL;
