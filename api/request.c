@@ -146,6 +146,21 @@ static int check_head(struct mr_request *req, struct mr_err *err)
     return rc;
 }
 
+/* The body of a refused request. An answer before its end closes the connection, and a
+ * client that is still sending may lose the answer with it (RFC 9112 section 9.6): a
+ * short body is read and thrown away. A client that asked first (Expect: 100-continue)
+ * waits for our answer and sends nothing. */
+static bool worth_reading(const struct mr_request *req)
+{
+    const char *length = req->headers.content_length;
+
+    if (req->route && !req->route->body)
+        return false; /* a body where none belongs is a sign of smuggling */
+    if (MHD_lookup_connection_value(req->connection, MHD_HEADER_KIND, "Expect"))
+        return false;
+    return !length || strtoull(length, NULL, 10) <= MR_BODY_MAX_BYTES;
+}
+
 static enum MHD_Result begin(struct mr_request *req, const char *method,
                              const char *version)
 {
@@ -160,8 +175,7 @@ static enum MHD_Result begin(struct mr_request *req, const char *method,
         return send_reply(req);
     }
     if (check_head(req, &err) < 0) {
-        /* An answer in this first call refuses the body and ends the connection. */
-        if (has_body(req))
+        if (has_body(req) && !worth_reading(req))
             return send_reply(req);
         req->phase = MR_REQUEST_READY;
     }
@@ -174,7 +188,7 @@ static enum MHD_Result take_body(struct mr_request *req, const char *data, size_
 
     if (sum > MR_BODY_DISCARD_MAX_BYTES)
         return MHD_NO;
-    if (sum <= MR_BODY_MAX_BYTES) {
+    if (!req->reply && sum <= MR_BODY_MAX_BYTES) {
         if (!req->body)
             req->body = malloc(MR_BODY_MAX_BYTES + 1);
         if (!req->body)
