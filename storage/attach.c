@@ -261,10 +261,13 @@ static int random_uuid(char *dst)
 
 static void format_begun(struct mr_operation *op)
 {
+    const struct mr_config *config = op->engine->config;
     struct json_object *command = mr_operation_new_command(op, "format");
     mr_json_set_string(command, "fs_type", op->volume->spec->fs_type);
     mr_json_set_string(command, "fs_uuid", op->volume->format.fs_uuid);
-    mr_operation_command(op, command, op->engine->config->format_deadline_ns);
+    mr_json_set_int(command, "deadline_ms", config->format_deadline_ns / MR_NS_PER_MS);
+    mr_operation_command(op, command,
+                         config->format_deadline_ns + config->worker_deadline_ns);
 }
 
 static void begin_format(struct mr_operation *op)

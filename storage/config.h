@@ -27,9 +27,10 @@ struct mr_config {
     char initiator_name[224]; /* iSCSI name, RFC 7143 section 4.2.7: at most 223 bytes */
     int64_t worker_deadline_ns; /* [worker] deadline_seconds: a command that takes longer
                                    is `wedged` */
-    int64_t format_deadline_ns; /* [worker] format_deadline_seconds: the same for mkfs */
-    int64_t iscsi_timeout_ns;   /* [iscsi] timeout_seconds: a silent target is dead after
-                                   this */
+    int64_t
+        format_deadline_ns; /* [worker] format_deadline_seconds: mkfs is ended past it */
+    int64_t iscsi_timeout_ns; /* [iscsi] timeout_seconds: a silent target is dead after
+                                 this */
 };
 
 #endif

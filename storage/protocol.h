@@ -27,8 +27,8 @@
  *   identify  identity -> identity (size and block size read back; a difference: device-mismatch)
  *   check     identity, fs_type -> content ("blank"|"formatted"|"unknown"), fs_type?, fs_uuid?,
  *             detail ("ext4 file system, UUID ...", "non-zero byte at offset ...")
- *   format    identity, fs_type, fs_uuid -> nothing. mkfs with that UUID, then fsync; the caller
- *             decided that the device is blank.
+ *   format    identity, fs_type, fs_uuid, deadline_ms -> nothing. mkfs with that UUID, ended by
+ *             SIGKILL past the deadline, then fsync; the caller decided that the device is blank.
  *   mount     identity, fs_type, fs_uuid ("" = any), root, path, options, read_only
  *             -> mount, fs_uuid
  *   unmount   identity, mount, accept_data_loss, arm, sync

@@ -21,7 +21,6 @@
 #include "storage/worker/mounter.h"
 #include "storage/worker/mounter_path.h"
 
-#define FORMAT_LIMIT_NS (900 * MR_NS_PER_S)
 #define FILE_ROOTS_MAX 64
 
 MR_DEFINE_CLEANUP(spec, struct mr_spec *, mr_spec_free);
@@ -247,10 +246,13 @@ int mr_command_format(struct mr_worker *worker, struct json_object *cmd,
         r = mr_arg_text(cmd, "fs_type", &type, err);
     if (r == 0)
         r = mr_arg_text(cmd, "fs_uuid", &uuid, err);
+    int64_t limit_ms = mr_json_get_int(cmd, "deadline_ms", 0);
+    if (r == 0 && limit_ms <= 0)
+        r = mr_fail(err, MR_E_INTERNAL, ERANGE, "worker command: member 'deadline_ms'");
     if (r < 0)
         return r;
     return mr_filesystem_format(&identity, type, uuid, worker->lock_fd,
-                                mr_now_ns() + FORMAT_LIMIT_NS, err);
+                                mr_now_ns() + limit_ms * MR_NS_PER_MS, err);
 }
 
 /* Never mounted unseen: type and UUID must be what the journal or the spec says. uuid "":

@@ -217,7 +217,8 @@ static void attach(struct json_object *common, const char *image, const char *fs
     (void)json_object_put(ask_ok(common, "identify", "{}"));
     MR_AUTO_JSON struct json_object *blank = ask_ok(common, "check", "{}");
     assert_text(blank, "content", "blank");
-    (void)snprintf(more, sizeof(more), "{\"fs_type\": \"%s\", \"fs_uuid\": \"%s\"}",
+    (void)snprintf(more, sizeof(more),
+                   "{\"fs_type\": \"%s\", \"fs_uuid\": \"%s\", \"deadline_ms\": 60000}",
                    fs_type, UUID_A);
     (void)json_object_put(ask_ok(common, "format", more));
     MR_AUTO_JSON struct json_object *formatted = ask_ok(common, "check", "{}");
