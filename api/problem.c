@@ -63,41 +63,10 @@ unsigned mr_problem_retry_after_s(enum mr_code code)
     return table[code].status == 503 || code == MR_E_OPERATION_PENDING ? 1 : 0;
 }
 
-/* Bytes of the UTF-8 character at s (RFC 3629 section 4, overlong forms not looked for),
- * 0: none. */
-static size_t utf8_bytes(const char *s)
-{
-    unsigned char lead = (unsigned char)*s;
-    size_t bytes = lead < 0x80                   ? 1
-                   : lead >= 0xc2 && lead < 0xe0 ? 2
-                   : lead >= 0xe0 && lead < 0xf0 ? 3
-                   : lead >= 0xf0 && lead < 0xf5 ? 4
-                                                 : 0;
-    for (size_t i = 1; i < bytes; i++)
-        if (((unsigned char)s[i] & 0xc0) != 0x80)
-            return 0;
-    return bytes;
-}
-
-/* Messages have fixed sizes: a long one may end inside a character, and names of files
- * may be any bytes. JSON must be UTF-8. */
 static void set_text(struct json_object *problem, const char *key, const char *text)
 {
-    char clean[sizeof(((struct mr_err *)0)->message)];
-    size_t used = 0;
-
-    if (!text || !text[0])
-        return;
-    while (*text && used < sizeof(clean) - 4) {
-        size_t bytes = utf8_bytes(text);
-        if (bytes == 0)
-            clean[used++] = '?';
-        for (size_t i = 0; i < bytes; i++)
-            clean[used++] = text[i];
-        text += bytes ? bytes : 1;
-    }
-    clean[used] = '\0';
-    mr_json_set_string(problem, key, clean);
+    if (text && text[0])
+        mr_json_set_text(problem, key, text);
 }
 
 struct json_object *mr_problem_document(const struct mr_err *err,

@@ -126,14 +126,14 @@ struct json_object *mr_err_to_json(const struct mr_err *err)
         return NULL;
     mr_json_set_string(json, "code", mr_code_slug(err->code));
     mr_json_set_int(json, "errno", err->errnum);
-    mr_json_set_string(json, "message", err->message);
+    mr_json_set_text(json, "message", err->message);
     mr_json_set_string(json, "residue", mr_residue_name(err->residue));
     if (err->remedy[0])
-        mr_json_set_string(json, "remedy", err->remedy);
+        mr_json_set_text(json, "remedy", err->remedy);
     if (err->pointer[0])
-        mr_json_set_string(json, "pointer", err->pointer);
+        mr_json_set_text(json, "pointer", err->pointer);
     if (err->volume[0])
-        mr_json_set_string(json, "volume", err->volume);
+        mr_json_set_text(json, "volume", err->volume);
     if (err->step[0])
         mr_json_set_string(json, "step", err->step);
     return json;

@@ -188,5 +188,10 @@ ssize_t mr_sysfs_block_attr(uint32_t major, uint32_t minor, const char *attr, ch
 {
     char path[256];
     int rc = mr_format(path, sizeof(path), "/sys/dev/block/%u:%u/%s", major, minor, attr);
-    return rc < 0 ? rc : mr_read_text(AT_FDCWD, path, dst, size);
+    if (rc < 0)
+        return rc;
+    ssize_t len = mr_read_text(AT_FDCWD, path, dst, size);
+    /* Opened just before the attribute went away (fs/kernfs): the second open tells the
+     * truth. */
+    return len == -ENODEV ? mr_read_text(AT_FDCWD, path, dst, size) : len;
 }

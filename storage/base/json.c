@@ -57,6 +57,41 @@ void mr_json_set_string(struct json_object *json, const char *key, const char *v
     mr_json_set(json, key, value ? json_object_new_string(value) : NULL);
 }
 
+/* Bytes of the UTF-8 character at s (RFC 3629 section 4, overlong forms not looked for),
+ * 0: none. */
+static size_t utf8_bytes(const char *s)
+{
+    unsigned char lead = (unsigned char)*s;
+    size_t bytes = lead < 0x80                   ? 1
+                   : lead >= 0xc2 && lead < 0xe0 ? 2
+                   : lead >= 0xe0 && lead < 0xf0 ? 3
+                   : lead >= 0xf0 && lead < 0xf5 ? 4
+                                                 : 0;
+    for (size_t i = 1; i < bytes; i++)
+        if (((unsigned char)s[i] & 0xc0) != 0x80)
+            return 0;
+    return bytes;
+}
+
+void mr_json_set_text(struct json_object *json, const char *key, const char *text)
+{
+    MR_AUTO_FREE char *clean = malloc(strlen(text) + 1);
+    size_t used = 0;
+
+    if (!clean)
+        return;
+    while (*text) {
+        size_t bytes = utf8_bytes(text);
+        if (bytes == 0)
+            clean[used++] = '?';
+        for (size_t i = 0; i < bytes; i++)
+            clean[used++] = text[i];
+        text += bytes ? bytes : 1;
+    }
+    clean[used] = '\0';
+    mr_json_set_string(json, key, clean);
+}
+
 void mr_json_set_int(struct json_object *json, const char *key, int64_t value)
 {
     mr_json_set(json, key, json_object_new_int64(value));

@@ -30,6 +30,9 @@ void mr_json_copy_string(struct json_object *json, const char *key, char *dst,
 
 /* value NULL sets JSON null. */
 void mr_json_set_string(struct json_object *json, const char *key, const char *value);
+/* Text of any origin (file names, targets, cut messages): what is no UTF-8 becomes '?'.
+ */
+void mr_json_set_text(struct json_object *json, const char *key, const char *text);
 void mr_json_set_int(struct json_object *json, const char *key, int64_t value);
 void mr_json_set_bool(struct json_object *json, const char *key, bool value);
 /* Takes the reference of value, NULL sets JSON null. */

@@ -2,6 +2,7 @@
 #include "storage/base/log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,7 +53,9 @@ void mr_log(enum mr_log_level level, const char *fmt, ...)
         if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
             line[i] = ' ';
     line[used++] = '\n';
-    if (write(STDERR_FILENO, line, used) < 0)
-        errno = saved; /* nowhere left to complain */
+    /* The core may not wait for a reader that got stuck: then the line is lost. */
+    struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&out, 1, 0) == 0 || write(STDERR_FILENO, line, used) < 0)
+        errno = saved; /* nowhere to complain */
     errno = saved;
 }
