@@ -49,7 +49,9 @@ int mr_parse_capacity16(const uint8_t *data, size_t len, struct mr_lun_facts *fa
         return -EBADMSG;
     facts->block_size = block;
     facts->size_bytes = (last + 1) * block;
-    facts->thin = data[14] & 0x80;
+    /* LBPME and LBPRZ: only then do unmapped blocks read as zeroes, which loop(4) relies
+     * on (SBC-3 5.16). */
+    facts->thin = (data[14] & 0xc0) == 0xc0;
     return 0;
 }
 

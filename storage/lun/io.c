@@ -133,6 +133,9 @@ static void command_done(struct iscsi_context *iscsi, int status, void *command_
     slot->again = false;
     if (status == SCSI_STATUS_CANCELLED)
         mr_session_lose(slot->io->session, "the connection was closed");
+    else if (status ==
+             SCSI_STATUS_ERROR) /* libiscsi's own: out of memory, or a broken answer */
+        mr_session_lose(slot->io->session, "libiscsi gave up on a command");
     else if (task)
         answer = mr_answer_classify(status, (unsigned)task->sense.key,
                                     (unsigned)task->sense.ascq);

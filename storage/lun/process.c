@@ -10,13 +10,21 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "storage/base/cleanup.h"
+#include "storage/base/clock.h"
 #include "storage/base/log.h"
 
 /* libiscsi's PDUs for a full pool of 1 MiB writes in 8 KiB pieces take about 6 MiB. */
+/* What a hostile target may make libiscsi allocate on top of what is there at the start.
+ */
+#define GROWTH_BYTES (256ull << 20)
+/* CPU time of one turn of the loop; a turn takes milliseconds. */
+#define STUCK_CPU_S 10
 #define WARM_CHUNKS 192
 #define WARM_CHUNK_BYTES (64 * 1024)
 
@@ -76,6 +84,31 @@ void mr_process_lock(void)
         mr_log(MR_LOG_WARNING,
                "memory protection is incomplete: mlockall=%s io_flusher=%s oom_score=%s",
                locked, flusher, oom);
+}
+
+void mr_process_limit(void)
+{
+    MR_AUTO_CLOSE int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    char text[64] = "";
+    struct rlimit limit;
+
+    if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+        return;
+    limit.rlim_cur =
+        strtoull(text, NULL, 10) * (rlim_t)sysconf(_SC_PAGESIZE) + GROWTH_BYTES;
+    limit.rlim_max = limit.rlim_cur;
+    (void)setrlimit(RLIMIT_AS, &limit);
+}
+
+void mr_process_watchdog(int64_t now_ns)
+{
+    static int64_t armed_ns;
+    const struct itimerval limit = {.it_value = {.tv_sec = STUCK_CPU_S}};
+
+    if (armed_ns != 0 && now_ns - armed_ns < MR_NS_PER_S)
+        return;
+    armed_ns = now_ns;
+    (void)setitimer(ITIMER_PROF, &limit, NULL);
 }
 
 void mr_process_quiet(void)

@@ -7,6 +7,8 @@
 #ifndef MR_STORAGE_LUN_PROCESS_H
 #define MR_STORAGE_LUN_PROCESS_H
 
+#include <stdint.h>
+
 /* Signals, working directory, umask, no core dumps, and an empty environment: variables
  * named LIBISCSI_* would change the session behind our back. Call first. */
 void mr_process_isolate(void);
@@ -19,5 +21,16 @@ void mr_process_lock(void);
  * agent that is long gone from seeing the end. What happens from here on is told by the
  * control socket. */
 void mr_process_quiet(void);
+
+/* Bounds the address space to a little more than what is in use: after everything was set
+ * up. */
+void mr_process_limit(void);
+
+/* Called in each turn of the loop: a turn that uses 10 s of CPU time ends the process by
+ * SIGPROF (setitimer(2) ITIMER_PROF). libiscsi 1.19 trusts the lengths of a target: one
+ * R2T of 4 GiB would keep it busy for ever, and with it everybody who waits for the
+ * volume; the death of this process is an I/O error. Suspend and SIGSTOP use no CPU time.
+ */
+void mr_process_watchdog(int64_t now_ns);
 
 #endif

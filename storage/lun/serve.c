@@ -9,6 +9,7 @@
 #include "storage/base/clock.h"
 #include "storage/base/fd.h"
 #include "storage/base/json.h"
+#include "storage/lun/process.h"
 
 #define STOP_NS (2 * MR_NS_PER_S)
 /* libiscsi may have no event to wait for; then it wants to be called now and then. */
@@ -145,6 +146,7 @@ static void turn(struct mr_server *server, int64_t until_ns)
     if (poll(fds, FD_COUNT, poll_ms(io->now_ns, next < until_ns ? next : until_ns)) < 0)
         memset(fds, 0, sizeof(fds)); /* EINTR, ENOMEM: no events, the clock goes on */
     io->now_ns = mr_now_ns();
+    mr_process_watchdog(io->now_ns);
     if (fds[FD_ISCSI].revents || mr_session_events(&server->session) == 0)
         mr_session_service(&server->session, fds[FD_ISCSI].revents, io->now_ns);
     notice_loss(server);
@@ -174,6 +176,7 @@ static bool stop(struct mr_server *server)
 
 bool mr_server_run(struct mr_server *server)
 {
+    mr_process_limit();
     while (!server->io.gone)
         turn(server, INT64_MAX);
     return stop(server);

@@ -61,6 +61,9 @@ int mr_io_init(struct mr_io *io, int fuse_fd, struct mr_session *session,
     io->geometry = *geometry;
     io->write_cache = facts->write_cache;
     io->thin = facts->thin;
+    /* The first flush goes to the target: it may hold what an earlier session wrote and
+     * lost sight of. */
+    io->changes = geometry->writable;
     io->write_same_bytes = WRITE_SAME_BYTES;
     io->pool = pool;
     io->zeroes = io->pool + (size_t)MR_IO_SLOTS * SLOT_BYTES;
@@ -132,9 +135,12 @@ int64_t mr_io_check(struct mr_io *io)
             at = slot->due_ns;
         else if (slot->state == MR_SLOT_AT_TARGET)
             at = slot->started_ns + limit_ns;
+        else if (slot->state ==
+                 MR_SLOT_SETTLING) /* answered, but its data is not taken */
+            at = slot->issued_ns + limit_ns;
         else
             continue;
-        if (slot->state == MR_SLOT_AT_TARGET && io->now_ns >= at)
+        if (slot->state != MR_SLOT_DUE && io->now_ns >= at)
             mr_session_lose(io->session, "a command got no answer for %lld ms",
                             (long long)(limit_ns / MR_NS_PER_MS));
         if (at < next)

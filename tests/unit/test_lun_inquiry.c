@@ -40,10 +40,13 @@ static void test_capacity_is_read(void **state)
     (void)state;
     struct mr_lun_facts facts = {0};
 
-    assert_int_equal(capacity(2097151, 512, 0x80, &facts), 0);
+    assert_int_equal(capacity(2097151, 512, 0xc0, &facts), 0);
     assert_true(facts.size_bytes == 1ull << 30);
     assert_int_equal(facts.block_size, 512);
     assert_true(facts.thin);
+    /* Thin, but unmapped blocks read as anything: no use for zeroing. */
+    assert_int_equal(capacity(2097151, 512, 0x80, &facts), 0);
+    assert_false(facts.thin);
     assert_int_equal(capacity(0, 4096, 0, &facts), 0);
     assert_true(facts.size_bytes == 4096);
     assert_false(facts.thin);
