@@ -205,7 +205,7 @@ static enum mr_presence wait_gone(const struct mr_identity *identity,
     int64_t wait_ns = GONE_FIRST_NS;
     enum mr_presence state = mr_device_state(identity, ret_why);
 
-    while (state == MR_PRESENT && mr_now_ns() + wait_ns < deadline_ns) {
+    while (state != MR_ABSENT_NOW && mr_now_ns() + wait_ns < deadline_ns) {
         mr_sleep_ns(wait_ns);
         wait_ns = wait_ns * 3 / 2;
         state = mr_device_state(identity, ret_why);

@@ -188,8 +188,10 @@ static bool is_kind(const char *device, enum mr_loop_backing backing)
 
     if (mr_format(path, sizeof(path), "/sys/block/%s/loop/backing_file", device) < 0)
         return true;
-    bool root = mr_read_text(AT_FDCWD, path, text, sizeof(text)) == 1 && text[0] == '/';
-    return root == (backing == MR_LOOP_ON_LUN);
+    ssize_t len = mr_read_text(AT_FDCWD, path, text, sizeof(text));
+    if (len < 0)
+        return true; /* cannot tell: ask the device, which says if it is gone */
+    return (len == 1 && text[0] == '/') == (backing == MR_LOOP_ON_LUN);
 }
 
 int mr_loop_find(const char *token, enum mr_loop_backing backing, struct mr_identity *ret,

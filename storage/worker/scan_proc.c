@@ -79,6 +79,10 @@ static bool runs_our_program(const struct mr_scan *scan, int dir, uint64_t space
     char exe[sizeof(scan->exe) + sizeof(deleted)];
     struct statx sx;
 
+    /* Anybody may run the program to hide behind it; the agent's own run as root. */
+    if (statx(dir, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_UID, &sx) < 0 ||
+        sx.stx_uid != 0)
+        return false;
     if (mr_scan_statx(dir, "exe", &sx) < 0)
         return false;
     if (makedev(sx.stx_dev_major, sx.stx_dev_minor) == scan->exe_dev &&
