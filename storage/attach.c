@@ -25,38 +25,88 @@ static struct json_object *root_names(const struct mr_roots *roots)
 
 /* --- inspect: what is there already? --- */
 
+static void fail(struct mr_operation *op, enum mr_code code, const char *remedy,
+                 const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+static void fail(struct mr_operation *op, enum mr_code code, const char *remedy,
+                 const char *fmt, ...)
+{
+    struct mr_err err;
+    char text[sizeof(err.message)];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    (void)mr_fail(&err, code, 0, "%s", text);
+    (void)mr_err_remedy(&err, 0, "%s", remedy);
+    mr_operation_fail(op, &err);
+}
+
+/* Everything is there. A detach that had failed is cancelled by this. */
+static void verified(struct mr_operation *op, bool on_top)
+{
+    struct mr_volume *volume = op->volume;
+    bool news = op->prior_state != MR_STATE_ATTACHED || volume->data_not_written ||
+                volume->has_error || volume->unmounted_at_ms != 0;
+
+    if (!on_top) {
+        fail(op, MR_E_MOUNT_PATH_BUSY, "unmount what is on top of it",
+             "'%s' is covered by another mount", volume->spec->mount_path);
+        return;
+    }
+    volume->data_not_written = false;
+    volume->unmounted_at_ms = 0;
+    mr_volume_set_error(volume, NULL);
+    if (news)
+        mr_operation_end(op, 1, MR_STATE_ATTACHED, "verified");
+    else
+        mr_operation_end_unrecorded(op, 1, MR_STATE_ATTACHED);
+}
+
 static void inspected(struct mr_operation *op, struct json_object *message)
 {
     struct mr_volume *volume = op->volume;
-    struct mr_identity found;
+    struct mr_identity *identity = &volume->identity;
+    struct json_object *adopted = mr_json_get(message, "mount");
     const char *mounted = mr_json_get_string(message, "mounted");
-    struct mr_err err;
+    struct mr_identity found;
 
     mr_identity_from_json(&found, mr_json_get(message, "identity"));
     op->mapped = mr_json_get_bool(message, "found", false);
     op->mounted = mounted && strcmp(mounted, "present") == 0;
-    if (op->mapped && volume->identity.diskseq != 0 &&
-        found.diskseq != volume->identity.diskseq) {
-        (void)mr_fail(
-            &err, MR_E_DEVICE_MISMATCH, 0,
+    if (op->mapped && identity->diskseq != 0 && found.diskseq != identity->diskseq) {
+        fail(
+            op, MR_E_DEVICE_MISMATCH, "DELETE the volume, then PUT it again",
             "the device with this attachment's token is %s diskseq %llu, recorded was %s "
             "diskseq %llu",
-            found.node, (unsigned long long)found.diskseq, volume->identity.node,
-            (unsigned long long)volume->identity.diskseq);
-        mr_operation_fail(op, &err);
+            found.node, (unsigned long long)found.diskseq, identity->node,
+            (unsigned long long)identity->diskseq);
         return;
     }
-    if (!op->mapped)
-        mr_volume_clear_identity(volume);
+    if (!op->mounted && (!mounted || strcmp(mounted, "absent") != 0)) {
+        fail(op, MR_E_DEVICE_ERROR, "try again",
+             "cannot tell whether '%s' is still mounted", volume->spec->mount_path);
+        return;
+    }
+    /* A worker may have ended between an act and our record of it. */
+    if (op->mapped && identity->diskseq == 0)
+        *identity = found;
+    if (adopted)
+        mr_mount_record_from_json(&volume->mount, adopted);
     if (op->mounted) {
-        /* Everything is as asked. A detach that had failed is cancelled by this. */
-        volume->data_not_written = false;
-        mr_volume_set_error(volume, NULL);
-        mr_operation_end(op, 1, MR_STATE_ATTACHED, "verified");
+        verified(op, mr_json_get_bool(message, "on_top", false));
         return;
     }
     volume->mount.mount.id = 0;
-    mr_operation_advance(op);
+    if (op->mapped) {
+        mr_operation_advance(op);
+        return;
+    }
+    op->expected = *identity;
+    mr_volume_clear_identity(volume);
+    /* Durable before the device is mapped again, or the old diskseq would be looked for
+     * after a crash. */
+    mr_operation_record(op, "map_intent", NULL, mr_operation_advance);
 }
 
 /* --- map, identify --- */
@@ -133,6 +183,23 @@ static void mapped(struct mr_operation *op, struct json_object *message)
     mr_operation_advance(op);
 }
 
+/* Mapped again, is it what was attached here before? */
+static bool is_expected(struct mr_operation *op)
+{
+    const struct mr_identity *now = &op->volume->identity;
+    const struct mr_identity *before = &op->expected;
+    const char *what = before->diskseq == 0                       ? NULL
+                       : now->size_bytes < before->size_bytes     ? "size"
+                       : strcmp(now->serial, before->serial) != 0 ? "serial number"
+                       : strcmp(now->wwn, before->wwn) != 0       ? "WWN"
+                                                                  : NULL;
+    if (what)
+        fail(op, MR_E_DEVICE_MISMATCH,
+             "DELETE the volume, look at the source, then PUT it again",
+             "the source has another %s than when it was attached", what);
+    return !what;
+}
+
 static void identified(struct mr_operation *op, struct json_object *message)
 {
     struct mr_volume *volume = op->volume;
@@ -143,6 +210,8 @@ static void identified(struct mr_operation *op, struct json_object *message)
     mr_identity_from_json(&seen, mr_json_get(message, "identity"));
     identity->size_bytes = seen.size_bytes;
     identity->block_size = seen.block_size;
+    if (!is_expected(op))
+        return;
     owner = source_owner(op, identity->source_key, identity->wwn);
     if (owner) {
         fail_source_in_use(op, owner);
@@ -153,23 +222,6 @@ static void identified(struct mr_operation *op, struct json_object *message)
 }
 
 /* --- check, format --- */
-
-static void fail_content(struct mr_operation *op, enum mr_code code, const char *remedy,
-                         const char *fmt, ...) __attribute__((format(printf, 4, 5)));
-
-static void fail_content(struct mr_operation *op, enum mr_code code, const char *remedy,
-                         const char *fmt, ...)
-{
-    struct mr_err err;
-    char text[sizeof(err.message)];
-    va_list ap;
-    va_start(ap, fmt);
-    (void)vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    (void)mr_fail(&err, code, 0, "%s", text);
-    (void)mr_err_remedy(&err, 0, "%s", remedy);
-    mr_operation_fail(op, &err);
-}
 
 /* Is this the trace of an mkfs of ours that was cut off? */
 static bool interrupted_mkfs(const struct mr_volume *volume, const char *uuid)
@@ -200,14 +252,21 @@ static void checked(struct mr_operation *op, struct json_object *message)
 
     if (!detail)
         detail = "the content could not be told";
+    if (op->expected.fs_uuid[0] &&
+        (!formatted || !uuid || strcmp(uuid, op->expected.fs_uuid) != 0)) {
+        fail(op, MR_E_DEVICE_MISMATCH,
+             "DELETE the volume, look at the source, then PUT it again",
+             "file system %s was attached here, found: %s", op->expected.fs_uuid, detail);
+        return;
+    }
     if (!blank && interrupted_mkfs(volume, formatted ? uuid : NULL)) {
         if (!may_format_again(op)) {
-            fail_content(op, MR_E_NOT_BLANK,
-                         "if nothing on it is wanted, wipe it (wipefs -a, blkdiscard -z) "
-                         "and PUT again",
-                         "interrupted mkfs: a format of this volume was begun and did "
-                         "not end (%s)",
-                         detail);
+            fail(op, MR_E_NOT_BLANK,
+                 "if nothing on it is wanted, wipe it (wipefs -a, blkdiscard -z) "
+                 "and PUT again",
+                 "interrupted mkfs: a format of this volume was begun and did "
+                 "not end (%s)",
+                 detail);
             return;
         }
         op->needs_format = true;
@@ -217,23 +276,20 @@ static void checked(struct mr_operation *op, struct json_object *message)
             (void)snprintf(volume->identity.fs_uuid, sizeof(volume->identity.fs_uuid),
                            "%s", uuid);
     } else if (formatted) {
-        fail_content(
-            op, MR_E_WRONG_FILESYSTEM,
-            "ask for what is there, or wipe it yourself if nothing on it is wanted",
-            "asked for %s, found %s", spec->fs_type, detail);
+        fail(op, MR_E_WRONG_FILESYSTEM,
+             "ask for what is there, or wipe it yourself if nothing on it is wanted",
+             "asked for %s, found %s", spec->fs_type, detail);
         return;
     } else if (blank && spec->format_if_blank) {
         op->needs_format = true;
     } else if (blank) {
-        fail_content(op, MR_E_WRONG_FILESYSTEM,
-                     "use \"format\": \"if-blank\" to make one",
-                     "asked for %s, the device is blank", spec->fs_type);
+        fail(op, MR_E_WRONG_FILESYSTEM, "use \"format\": \"if-blank\" to make one",
+             "asked for %s, the device is blank", spec->fs_type);
         return;
     } else {
-        fail_content(
-            op, spec->format_if_blank ? MR_E_NOT_BLANK : MR_E_WRONG_FILESYSTEM,
-            "look at the device; if nothing on it is wanted, wipe it and PUT again",
-            "no %s and not blank: %s", spec->fs_type, detail);
+        fail(op, spec->format_if_blank ? MR_E_NOT_BLANK : MR_E_WRONG_FILESYSTEM,
+             "look at the device; if nothing on it is wanted, wipe it and PUT again",
+             "no %s and not blank: %s", spec->fs_type, detail);
         return;
     }
     mr_operation_advance(op);
@@ -324,7 +380,12 @@ static void mount_done(struct mr_operation *op, struct json_object *message)
     struct mr_volume *volume = op->volume;
     const char *uuid = mr_json_get_string(message, "fs_uuid");
 
+    unsigned made = volume->mount.created; /* by an earlier mount of this attachment */
     mr_mount_record_from_json(&volume->mount, mr_json_get(message, "mount"));
+    if (volume->mount.created < made)
+        volume->mount.created = made;
+    volume->data_not_written = false;
+    volume->unmounted_at_ms = 0;
     if (uuid && uuid[0])
         (void)snprintf(volume->identity.fs_uuid, sizeof(volume->identity.fs_uuid), "%s",
                        uuid);

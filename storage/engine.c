@@ -126,11 +126,11 @@ static void on_overflow(void *ctx)
             mr_detach_look_again(engine->volumes[i]->op);
 }
 
-static void check_mount(struct mr_volume *volume)
+void mr_engine_check_mount(struct mr_volume *volume)
 {
     struct mr_err err;
 
-    if (volume->state != MR_STATE_ATTACHED ||
+    if (volume->op || volume->state != MR_STATE_ATTACHED ||
         mr_mount_present(&volume->mount.mount) != MR_ABSENT_NOW)
         return;
     (void)mr_fail(&err, MR_E_DEVICE_ERROR, 0, "'%s' was unmounted by somebody else",
@@ -148,7 +148,7 @@ static void on_mounts_changed(void *ctx)
     for (size_t i = 0; i < engine->volume_count; i++) {
         struct mr_volume *volume = engine->volumes[i];
         if (!volume->op)
-            check_mount(volume);
+            mr_engine_check_mount(volume);
         else if (volume->op->step == MR_STEP_UNMOUNT)
             mr_detach_look_again(volume->op);
     }

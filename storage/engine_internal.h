@@ -108,6 +108,8 @@ struct mr_operation {
     int ending;    /* as `ended`, while the end is on its way to the disk */
     bool fresh; /* this attach began with nothing: when it fails everything is undone */
     bool needs_format;
+    struct mr_identity
+        expected;    /* with !fresh: what was attached here before, diskseq 0 = nothing */
     bool undoing;    /* a failed or half-done attach on its way back; ends in `failed` */
     bool recovering; /* the start-up inspection of an attached volume: looks, changes
                         nothing */
@@ -202,6 +204,8 @@ void mr_operation_fail(struct mr_operation *op, const struct mr_err *err);
 /* The end: state, record, then the watchers. */
 void mr_operation_end(struct mr_operation *op, int ended, enum mr_state state,
                       const char *event);
+/* The same for an end that changes nothing that is in the journal. */
+void mr_operation_end_unrecorded(struct mr_operation *op, int ended, enum mr_state state);
 /* What mr_operation_end() does when its record is durable: takes over `ending` and
  * `end_state`, frees a recovering operation. */
 void mr_operation_finish(struct mr_operation *op);
@@ -243,6 +247,8 @@ void mr_reconcile_reply(struct mr_operation *op, bool ok, struct json_object *me
 void mr_reconcile_done(struct mr_operation *op);
 
 /* --- engine.c --- */
+/* Makes an attached volume without an operation `failed` when its mount is gone. */
+void mr_engine_check_mount(struct mr_volume *volume);
 struct mr_volume *mr_engine_lookup(struct mr_engine *engine,
                                    const char *id); /* tombstones too */
 int mr_engine_insert(struct mr_engine *engine, struct mr_volume *volume,

@@ -171,7 +171,7 @@ static struct json_object *document(const struct mr_volume *volume, bool complet
 {
     struct json_object *json = json_object_new_object();
     bool any = json_object_array_length(volume->holders) > 0;
-    bool mapped = volume->identity.diskseq != 0;
+    bool mapped = volume->identity.diskseq != 0 || mr_volume_has_residue(volume);
     char text[MR_TIME_TEXT];
     /* Under our own mount the exclusive open, the one proof of "free", cannot be had:
      * then nobody seen means unknown. */

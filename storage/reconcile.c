@@ -212,7 +212,11 @@ static int compare(const struct mr_volume *volume, bool ok, struct json_object *
                        "device %s has diskseq %llu, recorded was %llu", found.node,
                        (unsigned long long)found.diskseq,
                        (unsigned long long)volume->identity.diskseq);
-    if (!mounted || strcmp(mounted, "present") != 0)
+    if (!mounted || strcmp(mounted, "unknown") == 0)
+        return mr_fail(err, MR_E_DEVICE_ERROR, 0,
+                       "cannot tell whether '%s' is still mounted",
+                       volume->spec->mount_path);
+    if (strcmp(mounted, "present") != 0)
         return mr_fail(err, MR_E_DEVICE_ERROR, 0, "'%s' was unmounted by somebody else",
                        volume->spec->mount_path);
     return 0;
@@ -225,13 +229,12 @@ void mr_reconcile_reply(struct mr_operation *op, bool ok, struct json_object *me
     struct mr_err why = *err;
 
     if (compare(volume, ok, message, &why) == 0) {
-        op->ending = 1;
-        op->end_state = MR_STATE_ATTACHED;
-        mr_operation_finish(op);
+        mr_operation_end_unrecorded(op, 1, MR_STATE_ATTACHED);
         return;
     }
     why.residue = MR_RESIDUE_POSSIBLE;
     (void)mr_err_remedy(&why, 0, "PUT the same spec to attach it again, or DELETE it");
+    op->error = why;
     mr_volume_set_error(volume, &why);
     mr_operation_end(op, -1, MR_STATE_FAILED, "not_as_recorded");
 }

@@ -39,6 +39,20 @@ static int refuse_pending(const struct mr_volume *volume, struct mr_err *err)
     return mr_err_remedy(err, rc, "wait for operation %s", volume->op->id);
 }
 
+static int refuse_lost_writes(const struct mr_volume *volume, struct mr_err *err)
+{
+    if (volume->has_error && volume->error.code == MR_E_DATA_NOT_WRITTEN) {
+        *err = volume->error;
+        return -EIO;
+    }
+    int rc = mr_fail(err, MR_E_DATA_NOT_WRITTEN, 0,
+                     "an earlier detach of volume '%s' found that data was not written",
+                     volume->id);
+    return mr_err_remedy(
+        err, rc,
+        "repair the device and PUT the volume, or repeat with accept_data_loss=true");
+}
+
 static int refuse_other_spec(const struct mr_volume *volume, struct mr_err *err)
 {
     int rc = mr_fail(err, MR_E_SPEC_CONFLICT, 0,
@@ -214,6 +228,8 @@ static int join_attach(struct mr_volume *volume, const struct mr_spec *spec,
 
     if (volume->wedged)
         return refuse_wedged(volume, err);
+    if (op->recovering)
+        return refuse_recovering(err);
     if (op->goal != MR_GOAL_ATTACHED || op->undoing)
         return refuse_pending(volume, err);
     if (!mr_spec_equal(volume->spec, spec))
@@ -236,7 +252,7 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
     else if (volume && mr_volume_has_residue(volume) &&
              !mr_spec_equal(volume->spec, spec))
         rc = refuse_other_spec(volume, err);
-    else if (volume && mr_volume_has_residue(volume))
+    else if (volume && mr_volume_has_residue(volume) && volume->mount.root[0])
         return start_verify(volume, spec, ret_op, err);
     else {
         rc = place_mount(engine->config, spec->mount_path, &place, err);
@@ -244,6 +260,11 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
             rc = check_unique(engine, volume, spec, &place, err);
         if (rc == 0)
             volume = get_or_new(engine, volume, id, err);
+        if (rc == 0 && volume && mr_volume_has_residue(volume)) {
+            /* A detach ended without its record: what is left is looked at first. */
+            volume->mount = place;
+            return start_verify(volume, spec, ret_op, err);
+        }
         if (rc == 0 && volume)
             return start_fresh(volume, spec, &place, ret_op, err);
         rc = rc < 0 ? rc : -ENOMEM;
@@ -300,6 +321,8 @@ static int join_detach(struct mr_volume *volume, bool accept_data_loss,
 {
     struct mr_operation *op = volume->op;
 
+    if (op->recovering && !volume->wedged)
+        return refuse_recovering(err);
     if (op->goal != MR_GOAL_ABSENT)
         return volume->wedged ? refuse_wedged(volume, err) : refuse_pending(volume, err);
     op->accept_data_loss = op->accept_data_loss || accept_data_loss;
@@ -332,9 +355,7 @@ int mr_engine_detach(struct mr_engine *engine, const char *id, const char *mount
         return join_detach(volume, accept_data_loss, ret_op, err);
     if (!mr_volume_has_residue(volume))
         return end_at_once(volume, ret_op, err);
-    if (volume->data_not_written && !accept_data_loss) {
-        *err = volume->error;
-        return -EIO;
-    }
+    if (volume->data_not_written && !accept_data_loss)
+        return refuse_lost_writes(volume, err);
     return start_detach(volume, accept_data_loss, ret_op, err);
 }

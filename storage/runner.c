@@ -86,6 +86,7 @@ void mr_operation_finish(struct mr_operation *op)
     volume->op = NULL;
     mr_volume_touch(volume);
     op->ended = op->ending;
+    mr_engine_check_mount(volume); /* what happened to it meanwhile was left to us */
     if (op->recovering) {
         mr_reconcile_done(op);
         mr_operation_free(op);
@@ -121,6 +122,16 @@ void mr_operation_end(struct mr_operation *op, int ended, enum mr_state state,
     MR_AUTO_JSON struct json_object *detail =
         ended < 0 ? mr_err_to_json(&op->error) : json_object_get(op->proof);
     append(op, state, event, detail, on_end_durable);
+}
+
+void mr_operation_end_unrecorded(struct mr_operation *op, int ended, enum mr_state state)
+{
+    mr_operation_release(op);
+    op->ending = ended;
+    op->end_state = state;
+    op->ended_at_ms = mr_wall_ms();
+    op->known_held = false;
+    mr_operation_finish(op);
 }
 
 /* --- worker --- */
@@ -193,12 +204,20 @@ static void on_died(void *ctx, const struct mr_err *err)
     op->worker = NULL; /* freed by its table */
     op->busy = false;
     op->claimed = false;
+    op->on_durable =
+        NULL; /* what would follow needs the worker; the next one starts anew */
     recovered(op);
-    if (is_attach(op) && !op->recovering) {
+    if (op->recovering) {
+        mr_reconcile_reply(op, false, NULL, err);
+        return;
+    }
+    if (is_attach(op)) {
         mr_operation_fail(op, err);
         return;
     }
     /* Nothing is lost: look at what is there, and go on from that. */
+    if (op->restart_ns)
+        mr_volume_set_error(op->volume, err); /* not for the first time: say so */
     op->restart_ns = op->restart_ns ? 2 * op->restart_ns : MR_RESTART_MIN_NS;
     if (op->restart_ns > MR_RESTART_MAX_NS)
         op->restart_ns = MR_RESTART_MAX_NS;
@@ -315,14 +334,10 @@ void mr_operation_retry_in(struct mr_operation *op, int64_t ns)
 /* The intent could not be written: nothing was done, and the volume is as it was. */
 static void intent_failed(struct mr_operation *op, const struct mr_err *err)
 {
-    mr_operation_release(op);
     op->error = *err;
     op->error.residue =
         mr_volume_has_residue(op->volume) ? MR_RESIDUE_POSSIBLE : MR_RESIDUE_NONE;
-    op->ending = -1;
-    op->ended_at_ms = mr_wall_ms();
-    op->end_state = op->prior_state;
-    mr_operation_finish(op);
+    mr_operation_end_unrecorded(op, -1, op->prior_state);
 }
 
 static void on_intent(void *ctx, int rc, const struct mr_err *err)
@@ -364,6 +379,13 @@ static void start_undo(struct mr_operation *op)
         go_when_ready(op);
 }
 
+/* A look at an existing attachment failed: nothing was changed, so it is what it was. */
+static bool only_looked(const struct mr_operation *op, const struct mr_err *err)
+{
+    return is_attach(op) && !op->fresh && op->step <= MR_STEP_INSPECT &&
+           err->code != MR_E_DEVICE_MISMATCH;
+}
+
 void mr_operation_fail(struct mr_operation *op, const struct mr_err *err)
 {
     if (op->ending || op->ended)
@@ -376,6 +398,11 @@ void mr_operation_fail(struct mr_operation *op, const struct mr_err *err)
                            mr_step_name(op->step));
         if (op->goal == MR_GOAL_ATTACHED && op->fresh) {
             start_undo(op);
+            return;
+        }
+        if (only_looked(op, err)) {
+            op->error.residue = MR_RESIDUE_POSSIBLE;
+            mr_operation_end_unrecorded(op, -1, op->prior_state);
             return;
         }
     }

@@ -51,7 +51,6 @@ int mr_workers_new(struct mr_loop *loop, const char *libexec_dir, int inotify_fd
 
 static void hang_up(struct mr_worker *worker)
 {
-    mr_timer_cancel(&worker->deadline);
     mr_io_remove(worker->channel_io);
     worker->channel_io = NULL;
     mr_close(&worker->channel);
@@ -59,6 +58,7 @@ static void hang_up(struct mr_worker *worker)
 
 static void worker_free(struct mr_worker *worker)
 {
+    mr_timer_cancel(&worker->deadline);
     hang_up(worker);
     mr_io_remove(worker->pidfd_io);
     mr_close(&worker->pidfd);
@@ -77,11 +77,17 @@ void mr_workers_free(struct mr_workers *workers)
     free(workers);
 }
 
+pid_t mr_worker_pid(const struct mr_worker *worker)
+{
+    return worker->pid;
+}
+
 void mr_worker_end(struct mr_worker *worker)
 {
     if (!worker)
         return;
     worker->events = NULL;
+    mr_timer_cancel(&worker->deadline);
     hang_up(worker);
 }
 
@@ -114,7 +120,9 @@ static void on_channel(void *ctx, uint32_t events)
         if (rc == -EAGAIN)
             return;
         if (rc <= 0) {
-            hang_up(worker); /* its end is told by the pidfd */
+            /* Its end is told by the pidfd; until then the deadline runs, for it may hang
+             * in its exit. */
+            hang_up(worker);
             return;
         }
         handle(worker, message);

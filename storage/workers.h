@@ -9,6 +9,7 @@
 
 #include <json-c/json.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "storage/base/err.h"
 #include "storage/base/loop.h"
@@ -45,6 +46,8 @@ int mr_worker_start(struct mr_workers *workers, const char *lock_path,
  * failure to send is reported by died() from the loop. */
 void mr_worker_command(struct mr_worker *worker, struct json_object *command,
                        int64_t deadline_ns);
+/* For logs and tests. */
+pid_t mr_worker_pid(const struct mr_worker *worker);
 /* No more commands, no more callbacks; the process ends by itself and is reaped. NULL is
  * fine. */
 void mr_worker_end(struct mr_worker *worker);

@@ -19,6 +19,14 @@
 #include "storage/base/json.h"
 #include "storage/engine_internal.h"
 
+#define DEVICE(diskseq)                                                                  \
+    "'identity':{'node':'/dev/loop9','major':7,'minor':9,'diskseq':" #diskseq            \
+    ",'size_bytes':4096,"                                                                \
+    "'block_size':512,'source_key':'file:1:2:3'}"
+#define FOUND "[{'found':true," DEVICE(42) ",'mounted':'present','on_top':true}]"
+#define FOUND_UNMOUNTED "[{'found':true," DEVICE(42) ",'mounted':'absent'}]"
+#define NOT_FOUND "[{'found':false,'mounted':'absent'}]"
+
 struct env {
     char dir[64];
     struct mr_config config;
@@ -91,7 +99,7 @@ static inline void on_tick(void *ctx)
     if (env->until(env) || env->timed_out)
         mr_loop_stop(env->loop);
     else
-        mr_timer_set(&env->tick, mr_now_ns() + 2 * MR_NS_PER_MS);
+        mr_timer_set(&env->tick, 0); /* each turn: some steps last only one */
 }
 
 /* Runs the loop until the condition holds; fails the test after 10 s. */

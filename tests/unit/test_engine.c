@@ -4,17 +4,14 @@
  */
 #include "tests/unit/engine_env.h"
 
-#define FOUND                                                                            \
-    "[{'found':true,'identity':{'node':'/dev/loop9','major':7,'minor':9,'diskseq':42,"   \
-    "'size_bytes':4096,'block_size':512,'source_key':'file:1:2:3'},'mounted':'present'}" \
-    "]"
-#define FOUND_UNMOUNTED                                                                  \
-    "[{'found':true,'identity':{'node':'/dev/loop9','major':7,'minor':9,'diskseq':42},"  \
-    "'mounted':'absent'}]"
-
 static enum mr_state state_of(struct env *env, const char *id)
 {
     return mr_engine_lookup(env->engine, id)->state;
+}
+
+static bool recovered_all(struct env *env)
+{
+    return !mr_engine_recovering(env->engine);
 }
 
 static void attach_v(struct env *env)
@@ -111,6 +108,73 @@ static void test_put_of_an_unmounted_volume_mounts_it_again(void **state)
     run_to_end(env, op);
     assert_true(mr_operation_created(op));
     assert_string_equal(asked(env), "inspect identify check mount");
+}
+
+static void test_put_of_a_covered_volume_is_refused_and_changes_nothing(void **state)
+{
+    struct env *env = *state;
+    attach_v(env);
+    script(env, "inspect",
+           "[{'found':true," DEVICE(42) ",'mounted':'present','on_top':false}]");
+    struct mr_operation *op = put(env, "v");
+
+    run_to_end(env, op);
+    assert_int_equal(mr_operation_error(op)->code, MR_E_MOUNT_PATH_BUSY);
+    assert_int_equal(state_of(env, "v"), MR_STATE_ATTACHED);
+}
+
+static void test_look_that_fails_leaves_the_volume_attached(void **state)
+{
+    struct env *env = *state;
+    attach_v(env);
+    script(env, "inspect", "[{'exit':1}]");
+    struct mr_operation *op = put(env, "v");
+
+    run_to_end(env, op);
+    assert_int_equal(mr_operation_ended(op), -1);
+    assert_int_equal(state_of(env, "v"), MR_STATE_ATTACHED);
+    script(env, "inspect", "[{'found':true," DEVICE(42) ",'mounted':'unknown'}]");
+    op = put(env, "v");
+    run_to_end(env, op);
+    assert_int_equal(mr_operation_ended(op), -1);
+    assert_string_equal(asked(env), "inspect inspect");
+}
+
+static bool mapping(struct env *env)
+{
+    return env->awaited->step == MR_STEP_MAP && env->awaited->busy;
+}
+
+static void test_crash_while_a_gone_device_is_mapped_again_is_recovered_from(void **state)
+{
+    struct env *env = *state;
+    attach_v(env);
+    script(env, "inspect", NOT_FOUND);
+    script(env, "map", "[{'sleep_ms':300," DEVICE(43) "}]");
+    env->awaited = put(env, "v");
+    run_until(env, mapping);
+    env_stop(env);
+    /* The worker finished the map before it saw that the agent is gone. */
+    script(env, "inspect", "[{'found':true," DEVICE(43) ",'mounted':'absent'}]");
+    env_start(env);
+    run_until(env, recovered_all);
+    (void)asked(env);
+    struct mr_operation *op = del(env, "v");
+    run_to_end(env, op);
+    assert_int_equal(mr_operation_ended(op), 1);
+    assert_string_equal(asked(env), "inspect claim unmap");
+}
+
+static void test_other_source_under_the_same_name_is_never_formatted(void **state)
+{
+    struct env *env = *state;
+    attach_v(env);
+    script(env, "inspect", NOT_FOUND);
+    struct mr_operation *op = put(env, "v"); /* the fake's device is blank */
+
+    run_to_end(env, op);
+    assert_int_equal(mr_operation_error(op)->code, MR_E_DEVICE_MISMATCH);
+    assert_string_equal(asked(env), "inspect map identify check");
 }
 
 static void assert_refused(struct env *env, const char *id, struct mr_spec *spec,
@@ -221,6 +285,15 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_put_of_an_unmounted_volume_mounts_it_again,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_put_of_a_covered_volume_is_refused_and_changes_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_look_that_fails_leaves_the_volume_attached,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_crash_while_a_gone_device_is_mapped_again_is_recovered_from, setup,
+            teardown),
+        cmocka_unit_test_setup_teardown(
+            test_other_source_under_the_same_name_is_never_formatted, setup, teardown),
         cmocka_unit_test_setup_teardown(
             test_conflicts_are_refused_before_anything_is_touched, setup, teardown),
         cmocka_unit_test_setup_teardown(

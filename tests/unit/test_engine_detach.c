@@ -6,15 +6,8 @@
 #include "tests/unit/engine_env.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <sqlite3.h>
-
-#define FOUND                                                                            \
-    "[{'found':true,'identity':{'node':'/dev/loop9','major':7,'minor':9,'diskseq':42,"   \
-    "'size_bytes':4096,'block_size':512,'source_key':'file:1:2:3'},'mounted':'present'}" \
-    "]"
-#define FOUND_UNMOUNTED                                                                  \
-    "[{'found':true,'identity':{'node':'/dev/loop9','major':7,'minor':9,'diskseq':42},"  \
-    "'mounted':'absent'}]"
 
 static struct mr_volume *v(struct env *env)
 {
@@ -101,8 +94,7 @@ static void test_umount_that_is_busy_is_tried_again(void **state)
     assert_string_equal(asked(env), "inspect unmount unmount unmount claim unmap");
 }
 
-static void
-test_bound_device_is_waited_for_and_the_claim_stays_in_the_evidence(void **state)
+static void test_bound_device_is_waited_for_and_evidence_kept(void **state)
 {
     struct env *env = *state;
     script(env, "unmap",
@@ -157,6 +149,50 @@ static void test_dead_worker_does_not_end_the_wait(void **state)
     run_to_end(env, op);
     assert_int_equal(mr_operation_ended(op), 1);
     assert_string_equal(asked(env), "inspect unmount claim inspect unmount claim unmap");
+}
+
+static bool claiming(struct env *env)
+{
+    return env->awaited->step == MR_STEP_CLAIM;
+}
+
+static void test_worker_that_dies_while_unmapping_is_recorded_is_replaced(void **state)
+{
+    struct env *env = *state;
+    struct mr_operation *op = del(env, "v");
+    struct mr_worker *worker = NULL;
+    env->awaited = op;
+    run_until(env, claiming);
+    /* Between the claim and the durable record: what follows must wait for a new worker.
+     */
+    worker = op->worker;
+    assert_non_null(worker);
+    assert_int_equal(kill(mr_worker_pid(worker), SIGKILL), 0);
+    run_to_end(env, op);
+    assert_int_equal(mr_operation_ended(op), 1);
+}
+
+static void test_one_bad_volume_does_not_keep_the_agent_recovering(void **state)
+{
+    struct env *env = *state;
+    env_stop(env);
+    script(env, "inspect", "[{'exit':1}]");
+    env_start(env);
+    run_until(env, settled);
+    assert_int_equal(v(env)->state, MR_STATE_FAILED);
+    assert_true(mr_volume_has_residue(v(env)));
+}
+
+static void test_worker_that_hangs_in_its_exit_is_wedged(void **state)
+{
+    struct env *env = *state;
+    env->config.worker_deadline_ns = 50 * MR_NS_PER_MS;
+    script(env, "claim", "[{'hang_up_ms':500},{'result':'claimed'}]");
+    struct mr_operation *op = del(env, "v");
+    run_until(env, wedged);
+    env->config.worker_deadline_ns = 5 * MR_NS_PER_S;
+    run_to_end(env, op);
+    assert_int_equal(mr_operation_ended(op), 1);
 }
 
 static void test_overdue_worker_is_wedged_and_recovers_by_itself(void **state)
@@ -264,7 +300,7 @@ static void test_other_diskseq_is_not_our_device(void **state)
     struct env *env = *state;
     script(env, "inspect",
            "[{'found':true,'identity':{'node':'/dev/loop9','major':7,'minor':9,"
-           "'diskseq':99},'mounted':'present'}]");
+           "'diskseq':99},'mounted':'present','on_top':true}]");
     struct mr_operation *op = del(env, "v");
     run_to_end(env, op);
     assert_int_equal(mr_operation_error(op)->code, MR_E_DEVICE_MISMATCH);
@@ -314,12 +350,19 @@ int main(void)
                                         setup_attached, teardown),
         cmocka_unit_test_setup_teardown(test_umount_that_is_busy_is_tried_again,
                                         setup_attached, teardown),
-        cmocka_unit_test_setup_teardown(
-            test_bound_device_is_waited_for_and_the_claim_stays_in_the_evidence,
-            setup_attached, teardown),
+        cmocka_unit_test_setup_teardown(test_bound_device_is_waited_for_and_evidence_kept,
+                                        setup_attached, teardown),
         cmocka_unit_test_setup_teardown(test_data_not_written_sticks_until_it_is_accepted,
                                         setup_attached, teardown),
         cmocka_unit_test_setup_teardown(test_dead_worker_does_not_end_the_wait,
+                                        setup_attached, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_worker_that_dies_while_unmapping_is_recorded_is_replaced, setup_attached,
+            teardown),
+        cmocka_unit_test_setup_teardown(
+            test_one_bad_volume_does_not_keep_the_agent_recovering, setup_attached,
+            teardown),
+        cmocka_unit_test_setup_teardown(test_worker_that_hangs_in_its_exit_is_wedged,
                                         setup_attached, teardown),
         cmocka_unit_test_setup_teardown(
             test_overdue_worker_is_wedged_and_recovers_by_itself, setup_attached,

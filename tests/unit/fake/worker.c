@@ -84,6 +84,11 @@ static void answer(struct json_object *message)
     MR_AUTO_JSON struct json_object *reply = next_reply(command);
     if (mr_json_get(reply, "sleep_ms"))
         mr_sleep_ns(mr_json_get_int(reply, "sleep_ms", 0) * MR_NS_PER_MS);
+    if (mr_json_get(reply, "hang_up_ms")) { /* as a process that hangs while it exits */
+        (void)close(MR_WORKER_CHANNEL_FD);
+        mr_sleep_ns(mr_json_get_int(reply, "hang_up_ms", 0) * MR_NS_PER_MS);
+        _exit(0);
+    }
     if (mr_json_get(reply, "exit"))
         _exit((int)mr_json_get_int(reply, "exit", 0));
     mr_json_set_string(reply, "reply", command);
