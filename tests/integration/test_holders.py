@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The heart of it: whoever holds the device, nothing is unmapped; when the holder goes, the detach ends by itself."""
+import time
+
+import pytest
+
+from mooring import kernel
+from mooring.kernel import mounts_at
+from mooring.wait import eventually, never
+
+# Holder -> (step it shows in, kinds that may name it, is a pid known?).
+# "unowned" where no process owns it; the kernel's namespace list may still name the namespace.
+DRAIN = {
+    "mount_copy": ("mount-copy", True),
+    "thread_copy": ("mount-copy", True),
+    "nsfs_bind": ("mount-copy unowned", False),
+    "open_tree": ("mount-copy open-file", True),
+    "overlay": ("overlay", False),
+    "raw_fd": ("raw-device", True),
+    "raw_in_flight": ("unowned in-flight-fd", False),
+    "stacked_loop": ("loop", False),
+}
+UNMOUNT = {
+    "open_file": ("open-file", True),
+    "cwd": ("cwd", True),
+    "swap_file": ("swap", False),
+}
+# An exclusive open is granted in spite of these: the claim is had, and the mapping goes when they go.
+UNSEEN_BY_CLAIM = ("raw_fd", "raw_in_flight", "stacked_loop")
+HELD_S = 1.6
+
+
+def row_of(rows, kinds, pid):
+    """The row that names the holder, or None."""
+    for row in rows:
+        if row["kind"] in kinds.split() and (pid is None or row["pid"] == pid):
+            return row
+    return None
+
+
+def run_held_detach(a, doc, hold, name, step, kinds, owned):
+    """Detach while `name` holds, then let go; returns the proof. The volume is doc."""
+    volume = doc["id"]
+    holder = getattr(hold, name)(doc)
+    held_from = time.monotonic()
+    pid = holder.pid if owned else None
+    luns = {p.pid for p in kernel.our_processes("mooring-lun")}
+
+    answer = a.delete(volume, wait=1).expect(202)
+    assert 0.9 < answer.ms / 1000 < 4, answer
+    assert answer.headers["Retry-After"] and answer.headers["Preference-Applied"] == "wait=1"
+    held = answer.json
+    assert (held["state"], held["step"], held["error"]) == ("detaching", step, None), held
+    assert held["operation"] == answer.operation
+    assert row_of(held["holders"], kinds, pid), f"{name} is not named in {held['holders']}"
+
+    fresh = a.holders(volume)
+    assert fresh["held"] == "held", fresh
+    row = row_of(fresh["holders"], kinds, pid)
+    assert row, f"{name} is not named in {fresh['holders']}"
+    if owned:
+        assert row["comm"] == "holder" and row["start_time"]
+    assert row["first_seen"] <= row["last_seen"]
+
+    def unmapped():
+        if not kernel.still_mapped(doc):
+            return "unmapped while held"
+        # The kernel keeps a loop device for its users; to have asked for the unmap is wrong all the same, except
+        # for users that an exclusive open cannot see.
+        return "unmap asked for while held" if kernel.unmap_asked(doc) and name not in UNSEEN_BY_CLAIM else None
+    assert unmapped() is None
+    assert {p.pid for p in kernel.our_processes("mooring-lun")} == luns, "mooring-lun ended while held"
+    if step == "drain":
+        assert not mounts_at(doc["mount_path"]), "umount has returned"
+    never(unmapped, max(0.0, HELD_S - (time.monotonic() - held_from)), "unmapped while held")
+    assert a.get(volume).json["state"] == "detaching"
+
+    held_ms = (time.monotonic() - held_from) * 1000
+    holder.release()
+    released = time.monotonic()
+    # No further request may be needed: only the operation is read.
+    done = eventually(lambda: (d := a.operation(answer.operation))["state"] != "running" and d, 15, "detach ends")
+    assert done["state"] == "done", done
+    took = time.monotonic() - released
+    assert took < 6, f"{took:.1f} s after the release"
+    assert not kernel.still_mapped(doc)
+
+    proof = done["result"]
+    assert a.detach(volume) == proof
+    assert proof["operation"] == answer.operation and proof["evidence"]["exclusive_open"] is True
+    assert proof["evidence"]["diskseq"] == doc["identity"]["diskseq"]
+    assert row_of(proof["waited_for"], kinds, pid), proof["waited_for"]
+    assert proof["unmounted_at"] <= proof["released_at"] <= proof["unmapped_at"]
+    if step == "drain":
+        # The clock runs from umount's return, a little after the holder began.
+        assert held_ms - 500 <= proof["held_ms"] <= held_ms + 6500, (held_ms, proof)
+    return proof
+
+
+@pytest.mark.parametrize("fs", ["xfs", "ext4"])
+@pytest.mark.parametrize("name", DRAIN)
+def test_held_after_umount_on_iscsi(agent, target, hold, name, fs):
+    a = agent()
+    doc = a.attach("v", target.spec(fs=fs))
+    kinds, owned = DRAIN[name]
+    run_held_detach(a, doc, hold, name, "drain", kinds, owned)
+    assert target.connections() == [] and kernel.our_processes("mooring-lun") == []
+
+
+@pytest.mark.parametrize("name", DRAIN)
+def test_held_after_umount_on_file(agent, image, hold, name):
+    a = agent()
+    doc = a.attach("v", a.file_spec(image()))
+    kinds, owned = DRAIN[name]
+    run_held_detach(a, doc, hold, name, "drain", kinds, owned)
+
+
+@pytest.mark.parametrize("name", UNMOUNT)
+def test_busy_umount(agent, image, hold, name):
+    a = agent()
+    doc = a.attach("v", a.file_spec(image(), fs="ext4"))
+    kinds, owned = UNMOUNT[name]
+    run_held_detach(a, doc, hold, name, "unmount", kinds, owned)
+
+
+@pytest.mark.parametrize("name, seconds", [("mount_copy", 4.2), ("raw_fd", 3.6)])
+def test_release_is_noticed_by_an_event(agent, image, hold, name, seconds):
+    """By now the fallback timers look every two seconds or less often: only an event is this quick."""
+    a = agent()
+    doc = a.attach("v", a.file_spec(image()))
+    holder = getattr(hold, name)(doc)
+    operation = a.delete("v", wait=1).expect(202).operation
+    time.sleep(seconds - 1)
+    holder.release()
+    released = time.monotonic()
+    assert a.operation(operation, wait=15)["state"] == "done"
+    took = time.monotonic() - released
+    print(f"{took * 1000:.0f} ms from the end of the holder to the end of the detach")
+    assert took < 0.8
+
+
+def test_two_holders_one_after_the_other(agent, image, hold):
+    a = agent()
+    doc = a.attach("v", a.file_spec(image()))
+    first, second = hold.mount_copy(doc), hold.raw_fd(doc)
+    operation = a.delete("v", wait=1).expect(202).operation
+    kinds = {(r["kind"], r["pid"]) for r in a.holders("v")["holders"]}
+    assert kinds == {("mount-copy", first.pid), ("raw-device", second.pid)}
+    first.release()
+    eventually(lambda: [r["kind"] for r in a.holders("v")["holders"]] == ["raw-device"], 10, "the first is gone")
+    never(lambda: not kernel.still_mapped(doc), 0.5, "unmapped while the second holds")
+    second.release()
+    proof = a.operation(operation, wait=15)["result"]
+    assert {r["pid"] for r in proof["waited_for"]} >= {first.pid, second.pid}
+
+
+def test_holder_of_one_volume_does_not_hold_another(agent, image, hold):
+    a = agent()
+    held, other = (a.attach(v, a.file_spec(image(), fs="ext4")) for v in ("held", "other"))
+    holder = hold.raw_fd(held)
+    operation = a.delete("held", wait=1).expect(202).operation
+    answer = a.delete("other").expect(200)
+    assert answer.ms < 3000 and not kernel.still_mapped(other)
+    assert a.get("held").json["state"] == "detaching"
+    holder.release()
+    assert a.operation(operation, wait=15)["state"] == "done"
+
+
+def test_waiting_delete_is_answered_when_the_holder_goes(agent, image, hold):
+    """A second DELETE joins the running detach, and both get the same proof."""
+    a = agent()
+    doc = a.attach("v", a.file_spec(image()))
+    holder = hold.mount_copy(doc)
+    operation = a.delete("v", wait=1).expect(202).operation
+    holder.process.stdin.close()
+    holder.process.stdin = None
+    answer = a.delete("v", wait=30)
+    assert answer.expect(200).json["operation"] == operation
+    assert answer.ms < 5000
+
+
+def test_put_while_detaching_is_refused(agent, image, hold):
+    a = agent()
+    spec = a.file_spec(image())
+    doc = a.attach("v", spec)
+    holder = hold.mount_copy(doc)
+    operation = a.delete("v", wait=0).expect(202).operation
+    a.put("v", spec).expect(409, code="operation-pending")
+    holder.release()
+    assert a.operation(operation, wait=15)["state"] == "done"
+    a.attach("v", spec)
+
+
+def test_a_mount_over_ours_is_not_touched(agent, image, tmp):
+    """An operator's mount covers ours: it is a holder, waited for, and never unmounted by us."""
+    a = agent()
+    doc = a.attach("v", a.file_spec(image()))
+    kernel.run("mount", "-t", "tmpfs", "cover", doc["mount_path"])
+    try:
+        answer = a.delete("v", wait=1).expect(202)
+        assert answer.json["step"] == "unmount"
+        assert [m.type for m in mounts_at(doc["mount_path"])] == ["xfs", "tmpfs"]
+    finally:
+        kernel.run("umount", doc["mount_path"])
+    assert a.operation(answer.operation, wait=15)["state"] == "done"
+
+
+def test_holders_of_an_attached_volume(agent, image, hold):
+    a = agent()
+    doc = a.attach("v", a.file_spec(image()))
+    assert a.holders("v")["holders"] == []
+    holder = hold.open_file(doc)
+    [row] = a.holders("v")["holders"]
+    assert (row["kind"], row["pid"], row["comm"]) == ("open-file", holder.pid, "holder")
+    assert row["path"].endswith("/open-file")

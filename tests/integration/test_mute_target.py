@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A target, or mooring-lun itself, falls silent: that volume suffers, the agent and the others do not."""
+import os
+import pathlib
+import signal
+import threading
+import time
+
+import pytest
+
+from mooring import kernel
+from mooring.wait import eventually
+
+TIMEOUT_S = 3
+ANSWER_MS = 250
+# An attach and detach of another volume: a mkfs is in it, and two cores are shared with everything else.
+OTHER_VOLUME_MS = 3000
+
+
+class Heartbeat:
+    """Asks /livez and attaches and detaches another volume, all the time; keeps how long each took."""
+
+    def __init__(self, a, image):
+        self.a = a
+        self.spec = a.file_spec(image, fs="ext4")
+        self.livez, self.cycles, self.problems = [], [], []
+        self.stopped = threading.Event()
+        self.threads = [threading.Thread(target=self._guard, args=(step,)) for step in (self._live, self._cycle)]
+
+    def _guard(self, step):
+        while not self.stopped.is_set():
+            try:
+                step()
+            except Exception as error:  # a thread has nobody else to tell
+                self.problems.append(repr(error))
+                return
+
+    def _live(self):
+        self.livez.append(self.a.request("GET", "/livez", timeout=5).expect(200).ms)
+        self.livez.append(self.a.request("GET", "/volumes", timeout=5).expect(200).ms)
+        time.sleep(0.02)
+
+    def _cycle(self):
+        started = time.monotonic()
+        self.a.put("other", self.spec, timeout=20).expect(200, 201)
+        self.a.delete("other", timeout=20).expect(200)
+        self.cycles.append((time.monotonic() - started) * 1000)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind, value, trace):
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join(60)
+        if kind is None:
+            assert self.problems == []
+            assert len(self.livez) > 20 and len(self.cycles) > 2, (len(self.livez), len(self.cycles))
+            assert max(self.livez) < ANSWER_MS, f"an answer took {max(self.livez):.0f} ms"
+            assert max(self.cycles) < OTHER_VOLUME_MS, f"another volume took {max(self.cycles):.0f} ms"
+            print(f"{len(self.livez)} answers, max {max(self.livez):.0f} ms; "
+                  f"{len(self.cycles)} cycles of another volume, max {max(self.cycles):.0f} ms")
+
+
+def test_silent_during_attach(agent, target, image):
+    a = agent(config={"iscsi": {"timeout_seconds": TIMEOUT_S}})
+    other = image(64 << 20)
+    with Heartbeat(a, other):
+        target.stop()
+        started = time.monotonic()
+        answer = a.put("v", target.spec())
+        took = time.monotonic() - started
+    answer.expect(504, code="target-timeout")
+    assert TIMEOUT_S - 0.5 < took < 3 * TIMEOUT_S + 3, f"{took:.1f} s"
+    target.cont()
+    assert a.attach("v", target.spec())["state"] == "attached"
+
+
+def test_silent_in_the_middle_of_an_attach(agent, target, image):
+    """The login works, then mkfs stalls: an error after the timeout, and nothing is left."""
+    a = agent(config={"iscsi": {"timeout_seconds": TIMEOUT_S}})
+    other = image(64 << 20)
+    with Heartbeat(a, other):
+        operation = a.put("v", target.spec(), wait=0).expect(202).operation
+        eventually(target.connections, 10, "logged in", interval=0.001)
+        target.stop()
+        done = a.operation(operation, wait=60)
+    if done["state"] == "failed":  # else it was quicker than us
+        assert done["error"]["code"] in ("target-timeout", "device-error"), done
+        doc = eventually(lambda: (d := a.get("v").json)["device"] is None and d, 20, "undone")
+        assert doc["state"] == "failed"
+    target.cont()
+    assert a.detach("v")["volume"] == "v"
+
+
+def test_silent_during_detach_with_dirty_data(agent, target, image):
+    a = agent(config={"iscsi": {"timeout_seconds": TIMEOUT_S}})
+    other = image(64 << 20)
+    doc = a.attach("v", target.spec(fs="xfs"))
+    with Heartbeat(a, other):
+        pathlib.Path(doc["mount_path"], "dirty").write_bytes(os.urandom(8 << 20))
+        target.stop()
+        answer = a.delete("v")
+    answer.expect(409, code="data-not-written")
+    assert answer.json["retryable"] is False and answer.json["remedy"]
+    for _ in range(3):
+        a.delete("v").expect(409, code="data-not-written")
+    a.restart()
+    a.delete("v").expect(409, code="data-not-written")
+    assert kernel.still_mapped(doc), "nothing was unmapped without the caller's word"
+    target.cont()
+    a.delete("v").expect(409, code="data-not-written")
+    proof = a.detach("v", accept_data_loss="true")
+    assert proof["volume"] == "v" and not kernel.still_mapped(doc)
+
+
+def test_killed_target_gives_errors_not_hangs(agent, target, image):
+    a = agent(config={"iscsi": {"timeout_seconds": TIMEOUT_S}})
+    doc = a.attach("v", target.spec())
+    target.kill()
+    with pytest.raises(OSError):
+        with open(pathlib.Path(doc["mount_path"], "f"), "wb") as file:
+            file.write(b"x")
+            os.fsync(file.fileno())
+    started = time.monotonic()
+    answer = a.delete("v", accept_data_loss="true")
+    assert answer.expect(200).json["evidence"]["exclusive_open"] is True
+    assert time.monotonic() - started < 3 * TIMEOUT_S + 5
+
+
+def test_stopped_lun_process_wedges_its_volume_only(agent, target, image):
+    a = agent(config={"worker": {"deadline_seconds": 2, "format_deadline_seconds": 60}})
+    other = image(64 << 20)
+    doc = a.attach("v", target.spec())
+    pathlib.Path(doc["mount_path"], "dirty").write_bytes(os.urandom(1 << 20))
+    [lun] = kernel.our_processes("mooring-lun")
+    os.kill(lun.pid, signal.SIGSTOP)
+    try:
+        with Heartbeat(a, other):
+            operation = a.delete("v", wait=0).expect(202).operation
+            wedged = eventually(lambda: (d := a.get("v").json)["state"] == "wedged" and d, 15, "wedged")
+            assert wedged["operation"] == operation and wedged["step"] == "unmount"
+            assert kernel.still_mapped(doc)
+            a.put("v", doc["spec"]).expect(409)
+            time.sleep(1)
+    finally:
+        os.kill(lun.pid, signal.SIGCONT)
+    done = a.operation(operation, wait=30)
+    assert done["state"] == "done", "it recovers by itself"
+    assert done["result"]["evidence"]["exclusive_open"] is True
+    a.get("v").expect(404)
+    kernel.run("xfs_repair", "-n", target.luns[1])
+
+
+def test_killed_worker_is_replaced(agent, image, hold):
+    a = agent()
+    doc = a.attach("v", a.file_spec(image()))
+    holder = hold.mount_copy(doc)
+    operation = a.delete("v", wait=1).expect(202).operation
+    workers = [p for p in kernel.our_processes("mooring-worker") if "scan" not in p.cmdline]
+    assert len(workers) == 1, workers
+    os.kill(workers[0].pid, signal.SIGKILL)
+    time.sleep(0.3)
+    assert kernel.still_mapped(doc) and a.get("v").json["state"] == "detaching"
+    holder.release()
+    assert a.operation(operation, wait=30)["state"] == "done"
