@@ -58,7 +58,7 @@ static void reply_failed(struct mr_request *req, struct mr_operation *op)
     mr_reply_prefer(req);
 }
 
-static void finish_attach(struct mr_request *req, struct mr_operation *op)
+static void finish(struct mr_request *req, struct mr_operation *op)
 {
     int ended = mr_operation_ended(op);
 
@@ -66,21 +66,10 @@ static void finish_attach(struct mr_request *req, struct mr_operation *op)
         reply_running(req, op);
     } else if (ended < 0) {
         reply_failed(req, op);
-    } else {
+    } else if (mr_operation_goal(op) == MR_GOAL_ATTACHED) {
         unsigned status = mr_operation_created(op) ? MHD_HTTP_CREATED : MHD_HTTP_OK;
         mr_reply_json(req, status, mr_volume_document(mr_operation_volume(op)));
         mr_reply_prefer(req);
-    }
-}
-
-static void finish_detach(struct mr_request *req, struct mr_operation *op)
-{
-    int ended = mr_operation_ended(op);
-
-    if (ended == 0) {
-        reply_running(req, op);
-    } else if (ended < 0) {
-        reply_failed(req, op);
     } else {
         mr_reply_json(req, MHD_HTTP_OK, json_object_get(mr_operation_proof(op)));
         mr_reply_prefer(req);
@@ -111,7 +100,7 @@ void mr_handle_volume_put(struct mr_request *req)
     }
     mr_wait_operation(req, op,
                       mr_prefer_wait_ns(&req->headers.prefer, MR_PREFER_WAIT_DEFAULT_S),
-                      finish_attach);
+                      finish);
 }
 
 /* Returns false and a reply when a parameter is wrong. */
@@ -145,7 +134,7 @@ void mr_handle_volume_delete(struct mr_request *req)
     } else if (op) {
         mr_wait_operation(
             req, op, mr_prefer_wait_ns(&req->headers.prefer, MR_PREFER_WAIT_DEFAULT_S),
-            finish_detach);
+            finish);
     } else {
         mr_reply_json(req, MHD_HTTP_OK, proof);
         mr_reply_prefer(req);

@@ -17,6 +17,7 @@
 #include "storage/base/msg.h"
 #include "storage/base/spawn.h"
 #include "storage/protocol.h"
+#include "storage/workers.h"
 
 #define MR_SCAN_DEADLINE_MS 8000LL
 #define MR_SCAN_ABANDON_NS (10 * MR_NS_PER_S)
@@ -37,9 +38,7 @@ struct mr_scan_request {
 struct mr_scan_process {
     struct mr_scanner *scanner;
     bool done; /* answered or abandoned: only to be reaped */
-    pid_t pid;
-    int pidfd;
-    int channel;
+    struct mr_worker_process process;
     struct mr_io *pidfd_io;
     struct mr_io *channel_io;
     struct mr_scan_process *next;
@@ -109,8 +108,8 @@ static void process_free(struct mr_scan_process *process)
 {
     mr_io_remove(process->channel_io);
     mr_io_remove(process->pidfd_io);
-    mr_close(&process->channel);
-    mr_close(&process->pidfd);
+    mr_close(&process->process.channel);
+    mr_close(&process->process.pidfd);
     free(process);
 }
 
@@ -144,7 +143,7 @@ static void on_channel(void *ctx, uint32_t events)
     (void)events;
     do {
         MR_AUTO_JSON struct json_object *message = NULL;
-        rc = mr_msg_recv(process->channel, &message, NULL, MSG_DONTWAIT, &err);
+        rc = mr_msg_recv(process->process.channel, &message, NULL, MSG_DONTWAIT, &err);
         if (rc > 0)
             last = take_message(process->scanner, message);
     } while (rc > 0 && !last);
@@ -164,7 +163,7 @@ static void on_exit_event(void *ctx, uint32_t events)
 
     if (!process->done)
         on_channel(process, events); /* what is left, then end of file */
-    if (waitpid(process->pid, NULL, WNOHANG) == 0)
+    if (waitpid(process->process.pid, NULL, WNOHANG) == 0)
         return;
     for (struct mr_scan_process **at = &process->scanner->processes; *at;
          at = &(*at)->next) {
@@ -184,7 +183,7 @@ static void on_deadline(void *ctx)
     struct mr_scan_process *process = scanner->running;
     struct mr_err err;
 
-    (void)kill(process->pid, SIGKILL);
+    (void)kill(process->process.pid, SIGKILL);
     process->done = true;
     mr_io_remove(process->channel_io);
     process->channel_io = NULL;
@@ -195,34 +194,14 @@ static void on_deadline(void *ctx)
 static int launch(struct mr_scanner *scanner, struct mr_scan_process *process,
                   struct mr_err *err)
 {
-    char path[PATH_MAX];
-    int pair[2];
-
-    int rc = mr_format(path, sizeof(path), "%s/mooring-worker", scanner->libexec_dir);
-    if (rc < 0)
-        return mr_fail(err, MR_E_INTERNAL, -rc, "path of mooring-worker");
-    rc = mr_msg_pair(pair, err);
-    if (rc < 0)
-        return rc;
-    MR_AUTO_CLOSE int theirs = pair[1];
-    process->channel = pair[0];
-    const char *const argv[] = {path, "scan", NULL};
-    const struct mr_spawn_fd fds[] = {{.from = theirs, .to = MR_WORKER_CHANNEL_FD}};
-    struct mr_spawn spawn = {
-        .argv = argv,
-        .fds = fds,
-        .fd_count = 1,
-        .stdout_fd = -1,
-        .stderr_fd = -1,
-        .new_session = true,
-    };
-    rc = mr_spawn_start(&spawn, &process->pid, &process->pidfd, err);
+    int rc =
+        mr_worker_launch(scanner->libexec_dir, "scan", NULL, -1, &process->process, err);
     if (rc == 0)
-        rc = mr_loop_add(scanner->loop, process->pidfd, EPOLLIN, on_exit_event, process,
-                         &process->pidfd_io, err);
+        rc = mr_loop_add(scanner->loop, process->process.pidfd, EPOLLIN, on_exit_event,
+                         process, &process->pidfd_io, err);
     if (rc == 0)
-        rc = mr_loop_add(scanner->loop, process->channel, EPOLLIN, on_channel, process,
-                         &process->channel_io, err);
+        rc = mr_loop_add(scanner->loop, process->process.channel, EPOLLIN, on_channel,
+                         process, &process->channel_io, err);
     return rc;
 }
 
@@ -282,7 +261,8 @@ static void on_start(void *ctx)
         finish(scanner, &err);
         return;
     }
-    *process = (struct mr_scan_process){.scanner = scanner, .pidfd = -1, .channel = -1};
+    *process = (struct mr_scan_process){.scanner = scanner,
+                                        .process = {.pidfd = -1, .channel = -1}};
     if (launch(scanner, process, &err) < 0) {
         process_free(process);
         finish(scanner, &err);
@@ -294,7 +274,7 @@ static void on_start(void *ctx)
     mr_timer_set(&scanner->deadline, mr_now_ns() + MR_SCAN_ABANDON_NS);
     /* When this fails the process sees no command, exits, and the requests fail with it.
      */
-    (void)mr_msg_send(process->channel, command, -1, MSG_DONTWAIT, NULL);
+    (void)mr_msg_send(process->process.channel, command, -1, MSG_DONTWAIT, NULL);
 }
 
 int mr_scanner_new(struct mr_loop *loop, const char *libexec_dir, struct mr_scanner **ret,

@@ -21,9 +21,7 @@ struct mr_worker {
     struct mr_worker *next;
     const struct mr_worker_events *events; /* NULL: nobody listens any more */
     void *ctx;
-    pid_t pid;
-    int pidfd;
-    int channel;
+    struct mr_worker_process process;
     struct mr_io *pidfd_io;
     struct mr_io *channel_io;
     struct mr_timer deadline;
@@ -53,7 +51,7 @@ static void hang_up(struct mr_worker *worker)
 {
     mr_io_remove(worker->channel_io);
     worker->channel_io = NULL;
-    mr_close(&worker->channel);
+    mr_close(&worker->process.channel);
 }
 
 static void worker_free(struct mr_worker *worker)
@@ -61,7 +59,7 @@ static void worker_free(struct mr_worker *worker)
     mr_timer_cancel(&worker->deadline);
     hang_up(worker);
     mr_io_remove(worker->pidfd_io);
-    mr_close(&worker->pidfd);
+    mr_close(&worker->process.pidfd);
     free(worker);
 }
 
@@ -79,7 +77,7 @@ void mr_workers_free(struct mr_workers *workers)
 
 pid_t mr_worker_pid(const struct mr_worker *worker)
 {
-    return worker->pid;
+    return worker->process.pid;
 }
 
 void mr_worker_end(struct mr_worker *worker)
@@ -114,9 +112,9 @@ static void on_channel(void *ctx, uint32_t events)
     struct mr_worker *worker = ctx;
 
     (void)events;
-    while (worker->events && worker->channel >= 0) {
+    while (worker->events && worker->process.channel >= 0) {
         MR_AUTO_JSON struct json_object *message = NULL;
-        int rc = mr_msg_recv(worker->channel, &message, NULL, MSG_DONTWAIT, NULL);
+        int rc = mr_msg_recv(worker->process.channel, &message, NULL, MSG_DONTWAIT, NULL);
         if (rc == -EAGAIN)
             return;
         if (rc <= 0) {
@@ -137,7 +135,7 @@ static void on_exit_event(void *ctx, uint32_t events)
     /* Its last words may still be in the socket. */
     if (worker->events)
         on_channel(worker, events);
-    if (waitpid(worker->pid, &status, WNOHANG) == 0)
+    if (waitpid(worker->process.pid, &status, WNOHANG) == 0)
         return;
     for (struct mr_worker **at = &worker->workers->first; *at; at = &(*at)->next) {
         if (*at == worker) {
@@ -148,7 +146,7 @@ static void on_exit_event(void *ctx, uint32_t events)
     if (worker->events) {
         struct mr_err err;
         (void)mr_fail(&err, MR_E_INTERNAL, 0, "worker %d ended early (%s %d)",
-                      (int)worker->pid, WIFSIGNALED(status) ? "signal" : "status",
+                      (int)worker->process.pid, WIFSIGNALED(status) ? "signal" : "status",
                       WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
         worker->events->died(worker->ctx, &err);
     }
@@ -162,35 +160,34 @@ static void on_deadline(void *ctx)
         worker->events->overdue(worker->ctx);
 }
 
-/* Starts the process; its end of the channel is closed here by the guard. */
-static int launch(struct mr_worker *worker, const char *lock_path, struct mr_err *err)
+int mr_worker_launch(const char *libexec_dir, const char *mode, const char *argument,
+                     int inotify_fd, struct mr_worker_process *ret, struct mr_err *err)
 {
     char path[PATH_MAX];
     int pair[2];
 
-    int rc =
-        mr_format(path, sizeof(path), "%s/mooring-worker", worker->workers->libexec_dir);
+    int rc = mr_format(path, sizeof(path), "%s/mooring-worker", libexec_dir);
     if (rc < 0)
         return mr_fail(err, MR_E_INTERNAL, -rc, "path of mooring-worker");
     rc = mr_msg_pair(pair, err);
     if (rc < 0)
         return rc;
     MR_AUTO_CLOSE int theirs = pair[1];
-    worker->channel = pair[0];
-    const char *const argv[] = {path, "volume", lock_path, NULL};
+    ret->channel = pair[0];
+    const char *const argv[] = {path, mode, argument, NULL};
     const struct mr_spawn_fd fds[] = {
         {.from = theirs, .to = MR_WORKER_CHANNEL_FD},
-        {.from = worker->workers->inotify_fd, .to = MR_WORKER_INOTIFY_FD},
+        {.from = inotify_fd, .to = MR_WORKER_INOTIFY_FD},
     };
     struct mr_spawn spawn = {
         .argv = argv,
         .fds = fds,
-        .fd_count = 2,
+        .fd_count = inotify_fd >= 0 ? 2 : 1,
         .stdout_fd = -1,
         .stderr_fd = -1,
         .new_session = true, /* a Ctrl-C at the agent must not cut a mount in two */
     };
-    return mr_spawn_start(&spawn, &worker->pid, &worker->pidfd, err);
+    return mr_spawn_start(&spawn, &ret->pid, &ret->pidfd, err);
 }
 
 int mr_worker_start(struct mr_workers *workers, const char *lock_path,
@@ -200,16 +197,19 @@ int mr_worker_start(struct mr_workers *workers, const char *lock_path,
     struct mr_worker *worker = calloc(1, sizeof(*worker));
     if (!worker)
         return mr_fail(err, MR_E_INTERNAL, ENOMEM, "start a worker");
-    *worker = (struct mr_worker){
-        .workers = workers, .events = events, .ctx = ctx, .pidfd = -1, .channel = -1};
+    *worker = (struct mr_worker){.workers = workers,
+                                 .events = events,
+                                 .ctx = ctx,
+                                 .process = {.pidfd = -1, .channel = -1}};
     mr_timer_init(&worker->deadline, workers->loop, on_deadline, worker);
-    int rc = launch(worker, lock_path, err);
+    int rc = mr_worker_launch(workers->libexec_dir, "volume", lock_path,
+                              workers->inotify_fd, &worker->process, err);
     if (rc == 0)
-        rc = mr_loop_add(workers->loop, worker->pidfd, EPOLLIN, on_exit_event, worker,
-                         &worker->pidfd_io, err);
+        rc = mr_loop_add(workers->loop, worker->process.pidfd, EPOLLIN, on_exit_event,
+                         worker, &worker->pidfd_io, err);
     if (rc == 0)
-        rc = mr_loop_add(workers->loop, worker->channel, EPOLLIN, on_channel, worker,
-                         &worker->channel_io, err);
+        rc = mr_loop_add(workers->loop, worker->process.channel, EPOLLIN, on_channel,
+                         worker, &worker->channel_io, err);
     if (rc < 0) {
         /* If it runs already it finds its channel closed and exits. */
         worker_free(worker);
@@ -228,8 +228,8 @@ void mr_worker_command(struct mr_worker *worker, struct json_object *command,
     mr_timer_set(&worker->deadline, deadline_ns);
     /* A worker that cannot take one command has broken the protocol: without a channel it
      * exits. */
-    if (worker->channel >= 0 &&
-        mr_msg_send(worker->channel, command, -1, MSG_DONTWAIT, NULL) < 0)
+    if (worker->process.channel >= 0 &&
+        mr_msg_send(worker->process.channel, command, -1, MSG_DONTWAIT, NULL) < 0)
         hang_up(worker);
     (void)json_object_put(command);
 }

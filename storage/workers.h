@@ -37,6 +37,18 @@ int mr_workers_new(struct mr_loop *loop, const char *libexec_dir, int inotify_fd
  * any more. */
 void mr_workers_free(struct mr_workers *workers);
 
+/* A mooring-worker as a process: ours to reap, and it ends when the channel closes. */
+struct mr_worker_process {
+    pid_t pid;
+    int pidfd;   /* -1: none */
+    int channel; /* -1: none */
+};
+
+/* Starts `mooring-worker MODE [ARGUMENT]` (protocol.h). inotify_fd is inherited, or -1.
+ * On failure what was opened is in *ret all the same, for the caller to close. */
+int mr_worker_launch(const char *libexec_dir, const char *mode, const char *argument,
+                     int inotify_fd, struct mr_worker_process *ret, struct mr_err *err);
+
 /* Starts a worker that takes the lock file and then says ready. events and ctx are
  * borrowed until mr_worker_end() or died(). deadline_ns is for `ready`. */
 int mr_worker_start(struct mr_workers *workers, const char *lock_path,

@@ -13,49 +13,23 @@
 
 #include "storage/base/cleanup.h"
 #include "storage/base/fd.h"
+#include "storage/base/statmount.h"
 
-/* Newer than the headers of Debian 12; include/uapi/linux/{stat,mount}.h of Linux 6.8. */
+/* Newer than the headers of Debian 12; include/uapi/linux/stat.h of Linux 6.8. */
 #ifndef STATX_MNT_ID_UNIQUE
 #define STATX_MNT_ID_UNIQUE 0x00004000U
 #endif
-#ifndef SYS_statmount
-#define SYS_statmount 457
-#define SYS_listmount 458
-#endif
-#define STATMOUNT_ID_AND_DEVICE 0x3U /* STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC */
-#define LIST_FROM_ROOT UINT64_MAX    /* LSMT_ROOT */
 #define LIST_CHUNK 256
-
-struct mount_request { /* struct mnt_id_req, first version */
-    uint32_t size;
-    uint32_t spare;
-    uint64_t mnt_id;
-    uint64_t param; /* statmount: what is asked; listmount: last id seen */
-};
-
-struct mount_status { /* the start of struct statmount; names are the kernel's */
-    uint32_t size;
-    uint32_t mnt_opts;
-    uint64_t mask;
-    uint32_t sb_dev_major;
-    uint32_t sb_dev_minor;
-    uint64_t sb_magic;
-    uint32_t sb_flags;
-    uint32_t fs_type;
-    uint64_t mnt_id;
-    uint64_t mnt_parent_id;
-    uint32_t mnt_id_old;
-    uint32_t mnt_parent_id_old;
-    uint64_t rest[56];
-};
 
 MR_DEFINE_CLEANUP(stream, FILE *, (void)fclose);
 
 /* Reads the kernel's own structures: no file system is asked. */
-static int status_of(uint64_t id, struct mount_status *ret)
+static int status_of(uint64_t id, struct mr_statmount *ret)
 {
-    struct mount_request request = {
-        .size = sizeof(request), .mnt_id = id, .param = STATMOUNT_ID_AND_DEVICE};
+    struct mr_mnt_id_req request = {.size = MR_MNT_ID_REQ_SIZE_VER0,
+                                    .mnt_id = id,
+                                    .param =
+                                        MR_STATMOUNT_SB_BASIC | MR_STATMOUNT_MNT_BASIC};
 
     return syscall(SYS_statmount, &request, ret, sizeof(*ret), 0U) < 0 ? -errno : 0;
 }
@@ -63,7 +37,8 @@ static int status_of(uint64_t id, struct mount_status *ret)
 /* Finds the mount with this reusable id in our table. -ENOSYS before Linux 6.8. */
 static int find_by_statmount(uint64_t old_id, struct mr_mount_id *ret)
 {
-    struct mount_request request = {.size = sizeof(request), .mnt_id = LIST_FROM_ROOT};
+    struct mr_mnt_id_req request = {.size = MR_MNT_ID_REQ_SIZE_VER0,
+                                    .mnt_id = MR_LSMT_ROOT};
     uint64_t ids[LIST_CHUNK];
 
     for (;;) {
@@ -73,7 +48,7 @@ static int find_by_statmount(uint64_t old_id, struct mr_mount_id *ret)
         if (n == 0)
             return -ENOENT;
         for (long i = 0; i < n && i < LIST_CHUNK; i++) {
-            struct mount_status status = {0};
+            struct mr_statmount status = {0};
             request.param = ids[i];
             if (status_of(ids[i], &status) < 0 || status.mnt_id_old != old_id)
                 continue; /* unmounted meanwhile, or another one */
@@ -184,7 +159,7 @@ int mr_mount_id_at(int dirfd, const char *path, struct mr_mount_id *ret)
  * not in it. */
 static enum mr_presence present_by_statmount(const struct mr_mount_id *id)
 {
-    struct mount_status status = {0};
+    struct mr_statmount status = {0};
     int r = status_of(id->id, &status);
 
     if (r == 0)

@@ -13,60 +13,19 @@
 
 #include "storage/base/cleanup.h"
 #include "storage/base/fd.h"
+#include "storage/base/statmount.h"
 #include "storage/worker/scan_parse.h"
 
 #define MR_MOUNTINFO_MAX (64UL * 1024 * 1024)
 #define MR_LIST_BATCH 1024
 #define MR_STATMOUNT_TEXT (64 * 1024)
 
-/* Newer than the headers of Debian 12: include/uapi/linux/{mount,nsfs}.h of Linux 6.12.
- */
-#ifndef SYS_statmount
-#define SYS_statmount 457
-#endif
-#ifndef SYS_listmount
-#define SYS_listmount 458
-#endif
-#define MR_LSMT_ROOT UINT64_MAX
-#define MR_STATMOUNT_SB_BASIC 0x01U
-#define MR_STATMOUNT_MNT_BASIC 0x02U
-#define MR_STATMOUNT_MNT_POINT 0x10U
-#define MR_STATMOUNT_MNT_OPTS 0x80U
-
-struct mount_request { /* struct mnt_id_req, second version */
-    uint32_t size;
-    uint32_t spare;
-    uint64_t mnt_id;
-    uint64_t param; /* statmount: mask; listmount: last id */
-    uint64_t mnt_ns_id;
-};
-
-struct mount_facts { /* struct statmount */
-    uint32_t size;
-    uint32_t mnt_opts; /* offset into text, like mnt_point */
-    uint64_t mask;
-    uint32_t sb_dev_major;
-    uint32_t sb_dev_minor;
-    uint64_t sb_magic;
-    uint32_t sb_flags;
-    uint32_t fs_type;
-    uint64_t mnt_id;
-    uint64_t mnt_parent_id;
-    uint32_t mnt_id_old;
-    uint32_t mnt_parent_id_old;
-    uint64_t mnt_attr;
-    uint64_t mnt_propagation;
-    uint64_t mnt_peer_group;
-    uint64_t mnt_master;
-    uint64_t propagate_from;
-    uint32_t mnt_root;
-    uint32_t mnt_point;
-    uint64_t spare[50];
+struct mount_facts {
+    struct mr_statmount head;
     char text[MR_STATMOUNT_TEXT];
 };
-_Static_assert(offsetof(struct mount_facts, text) == 512,
-               "the kernel's struct statmount");
 
+/* Newer than the headers of Debian 12: include/uapi/linux/nsfs.h of Linux 6.12. */
 struct space_info { /* struct mnt_ns_info */
     uint32_t size;
     uint32_t nr_mounts;
@@ -195,19 +154,19 @@ int mr_scan_read_mountinfo(struct mr_scan *scan, int task_dir, uint64_t space)
 static int ask_mount(uint64_t ns_id, uint64_t mount, uint64_t mask, size_t size,
                      struct mount_facts *ret)
 {
-    struct mount_request request = {
+    struct mr_mnt_id_req request = {
         .size = sizeof(request),
         .mnt_id = mount,
         .param = mask,
         .mnt_ns_id = ns_id,
     };
     if (ns_id == 0)
-        request.size = offsetof(struct mount_request, mnt_ns_id); /* Linux 6.8 */
-    ret->mask = 0;
+        request.size = MR_MNT_ID_REQ_SIZE_VER0;
+    ret->head.mask = 0;
     if (syscall(SYS_statmount, &request, ret, size, 0U) < 0)
         return -errno;
     mask &= MR_STATMOUNT_SB_BASIC | MR_STATMOUNT_MNT_BASIC;
-    return (ret->mask & mask) == mask ? 0 : -EOPNOTSUPP;
+    return (ret->head.mask & mask) == mask ? 0 : -EOPNOTSUPP;
 }
 
 uint64_t mr_scan_old_mount_id(uint64_t unique)
@@ -216,7 +175,7 @@ uint64_t mr_scan_old_mount_id(uint64_t unique)
 
     int rc = ask_mount(0, unique, MR_STATMOUNT_MNT_BASIC,
                        offsetof(struct mount_facts, text), &facts);
-    return rc < 0 ? 0 : facts.mnt_id_old;
+    return rc < 0 ? 0 : facts.head.mnt_id_old;
 }
 
 /* Everything about a mount that may matter; most are dismissed after the first, cheap
@@ -232,10 +191,10 @@ static int look_at_mount_id(struct mr_scan *scan, uint64_t space, uint64_t ns_id
         return rc;
     struct seen_mount mount = {
         .space = space,
-        .dev = makedev(facts.sb_dev_major, facts.sb_dev_minor),
-        .overlay = facts.sb_magic == OVERLAYFS_SUPER_MAGIC,
+        .dev = makedev(facts.head.sb_dev_major, facts.head.sb_dev_minor),
+        .overlay = facts.head.sb_magic == OVERLAYFS_SUPER_MAGIC,
     };
-    if (facts.sb_magic == TMPFS_MAGIC) /* devtmpfs has it too */
+    if (facts.head.sb_magic == TMPFS_MAGIC) /* devtmpfs has it too */
         note_node_fs(scan, mount.dev);
     if (!mount.overlay && !mr_scan_find_dev(scan, mount.dev))
         return 0;
@@ -245,11 +204,11 @@ static int look_at_mount_id(struct mr_scan *scan, uint64_t space, uint64_t ns_id
     rc = ask_mount(ns_id, id, mask, sizeof(facts), &facts);
     if (rc < 0)
         return rc;
-    mount.id = facts.mnt_id_old;
-    if (facts.mask & MR_STATMOUNT_MNT_POINT)
-        mount.point = facts.text + facts.mnt_point % MR_STATMOUNT_TEXT;
-    if (facts.mask & MR_STATMOUNT_MNT_OPTS)
-        mount.options = facts.text + facts.mnt_opts % MR_STATMOUNT_TEXT;
+    mount.id = facts.head.mnt_id_old;
+    if (facts.head.mask & MR_STATMOUNT_MNT_POINT)
+        mount.point = facts.text + facts.head.mnt_point % MR_STATMOUNT_TEXT;
+    if (facts.head.mask & MR_STATMOUNT_MNT_OPTS)
+        mount.options = facts.text + facts.head.mnt_opts % MR_STATMOUNT_TEXT;
     look_at_mount(scan, &mount);
     return 0;
 }
@@ -258,7 +217,7 @@ static int look_at_mount_id(struct mr_scan *scan, uint64_t space, uint64_t ns_id
 static void list_space(struct mr_scan *scan, uint64_t space, uint64_t ns_id)
 {
     static uint64_t ids[MR_LIST_BATCH];
-    struct mount_request request = {
+    struct mr_mnt_id_req request = {
         .size = sizeof(request),
         .mnt_id = MR_LSMT_ROOT,
         .mnt_ns_id = ns_id,
