@@ -190,6 +190,11 @@ static int reply_gone(const struct mr_worker *worker, const struct unmap_args *a
     if (gone && args->driver->finished)
         gone = args->driver->finished(args->token, args->runtime_dir, &args->identity,
                                       finish_ms, evidence) == 1;
+    /* Only who has seen the whole end can vouch for it: after a crash the traces are
+     * gone. */
+    if (worker->unmapped_diskseq != args->identity.diskseq &&
+        mr_json_get(evidence, "session"))
+        mr_json_set_string(evidence, "session", "unknown");
     mr_json_set(reply, "evidence", evidence);
     mr_json_set_string(reply, "result", gone ? "gone" : "bound");
     if (gone && args->has_mount)

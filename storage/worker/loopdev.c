@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/loop.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -93,6 +94,16 @@ static int check_bound(int fd, const struct mr_loop_setup *setup,
     return 0;
 }
 
+/* Some file systems take O_DIRECT and fail at the first read (overlayfs on one that
+ * cannot, Linux 6.1): the device then reads through the page cache instead. */
+static void fall_back(int fd, uint32_t block_size)
+{
+    MR_AUTO_FREE char *block = malloc(block_size);
+
+    if (block && pread(fd, block, block_size, 0) < 0)
+        (void)ioctl(fd, LOOP_SET_DIRECT_IO, 0UL);
+}
+
 int mr_loop_attach(const struct mr_loop_setup *setup, struct mr_identity *ret,
                    struct mr_err *err)
 {
@@ -128,6 +139,8 @@ int mr_loop_attach(const struct mr_loop_setup *setup, struct mr_identity *ret,
     if (fd < 0)
         return fd;
     r = read_identity(fd, node, ret, err);
+    if (r == 0 && setup->direct_io && !setup->require_direct)
+        fall_back(fd, ret->block_size);
     if (r == 0)
         r = check_bound(fd, setup, ret, err);
     if (r < 0)
