@@ -3,11 +3,9 @@
  * The steps of an attach. Each is decided from what the worker read back from the kernel.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "storage/base/fd.h"
 #include "storage/base/json.h"
 #include "storage/engine_internal.h"
 
@@ -25,23 +23,6 @@ static struct json_object *root_names(const struct mr_roots *roots)
 
 /* --- inspect: what is there already? --- */
 
-static void fail(struct mr_operation *op, enum mr_code code, const char *remedy,
-                 const char *fmt, ...) __attribute__((format(printf, 4, 5)));
-
-static void fail(struct mr_operation *op, enum mr_code code, const char *remedy,
-                 const char *fmt, ...)
-{
-    struct mr_err err;
-    char text[sizeof(err.message)];
-    va_list ap;
-    va_start(ap, fmt);
-    (void)vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    (void)mr_fail(&err, code, 0, "%s", text);
-    (void)mr_err_remedy(&err, 0, "%s", remedy);
-    mr_operation_fail(op, &err);
-}
-
 /* Everything is there. A detach that had failed is cancelled by this. */
 static void verified(struct mr_operation *op, bool on_top)
 {
@@ -50,8 +31,9 @@ static void verified(struct mr_operation *op, bool on_top)
                 volume->has_error || volume->unmounted_at_ms != 0;
 
     if (!on_top) {
-        fail(op, MR_E_MOUNT_PATH_BUSY, "unmount what is on top of it",
-             "'%s' is covered by another mount", volume->spec->mount_path);
+        mr_operation_fail_with(op, MR_E_MOUNT_PATH_BUSY, "unmount what is on top of it",
+                               "'%s' is covered by another mount",
+                               volume->spec->mount_path);
         return;
     }
     volume->data_not_written = false;
@@ -75,7 +57,7 @@ static void inspected(struct mr_operation *op, struct json_object *message)
     op->mapped = mr_json_get_bool(message, "found", false);
     op->mounted = mounted && strcmp(mounted, "present") == 0;
     if (op->mapped && identity->diskseq != 0 && found.diskseq != identity->diskseq) {
-        fail(
+        mr_operation_fail_with(
             op, MR_E_DEVICE_MISMATCH, "DELETE the volume, then PUT it again",
             "the device with this attachment's token is %s diskseq %llu, recorded was %s "
             "diskseq %llu",
@@ -84,8 +66,9 @@ static void inspected(struct mr_operation *op, struct json_object *message)
         return;
     }
     if (!op->mounted && (!mounted || strcmp(mounted, "absent") != 0)) {
-        fail(op, MR_E_DEVICE_ERROR, "try again",
-             "cannot tell whether '%s' is still mounted", volume->spec->mount_path);
+        mr_operation_fail_with(op, MR_E_DEVICE_ERROR, "try again",
+                               "cannot tell whether '%s' is still mounted",
+                               volume->spec->mount_path);
         return;
     }
     /* A worker may have ended between an act and our record of it. */
@@ -194,9 +177,10 @@ static bool is_expected(struct mr_operation *op)
                        : strcmp(now->wwn, before->wwn) != 0       ? "WWN"
                                                                   : NULL;
     if (what)
-        fail(op, MR_E_DEVICE_MISMATCH,
-             "DELETE the volume, look at the source, then PUT it again",
-             "the source has another %s than when it was attached", what);
+        mr_operation_fail_with(op, MR_E_DEVICE_MISMATCH,
+                               "DELETE the volume, look at the source, then PUT it again",
+                               "the source has another %s than when it was attached",
+                               what);
     return !what;
 }
 
@@ -218,144 +202,6 @@ static void identified(struct mr_operation *op, struct json_object *message)
         return;
     }
     mr_operation_record(op, "identity", mr_json_get(message, "identity"), NULL);
-    mr_operation_advance(op);
-}
-
-/* --- check, format --- */
-
-/* Is this the trace of an mkfs of ours that was cut off? */
-static bool interrupted_mkfs(const struct mr_volume *volume, const char *uuid)
-{
-    const struct mr_format_record *format = &volume->format;
-    return format->fs_uuid[0] && !format->done &&
-           (!uuid || strcmp(uuid, format->fs_uuid) == 0);
-}
-
-/* The same mkfs may be run again only on the very device on which it was begun. */
-static bool may_format_again(const struct mr_operation *op)
-{
-    const struct mr_format_record *format = &op->volume->format;
-    return strcmp(format->boot_id, op->engine->boot_id) == 0 &&
-           format->diskseq == op->volume->identity.diskseq;
-}
-
-static void checked(struct mr_operation *op, struct json_object *message)
-{
-    struct mr_volume *volume = op->volume;
-    const struct mr_spec *spec = volume->spec;
-    const char *content = mr_json_get_string(message, "content");
-    const char *type = mr_json_get_string(message, "fs_type");
-    const char *uuid = mr_json_get_string(message, "fs_uuid");
-    const char *detail = mr_json_get_string(message, "detail");
-    bool formatted = content && strcmp(content, "formatted") == 0;
-    bool blank = content && strcmp(content, "blank") == 0;
-
-    if (!detail)
-        detail = "the content could not be told";
-    if (op->expected.fs_uuid[0] &&
-        (!formatted || !uuid || strcmp(uuid, op->expected.fs_uuid) != 0)) {
-        fail(op, MR_E_DEVICE_MISMATCH,
-             "DELETE the volume, look at the source, then PUT it again",
-             "file system %s was attached here, found: %s", op->expected.fs_uuid, detail);
-        return;
-    }
-    if (!blank && interrupted_mkfs(volume, formatted ? uuid : NULL)) {
-        if (!may_format_again(op)) {
-            fail(op, MR_E_NOT_BLANK,
-                 "if nothing on it is wanted, wipe it (wipefs -a, blkdiscard -z) "
-                 "and PUT again",
-                 "interrupted mkfs: a format of this volume was begun and did "
-                 "not end (%s)",
-                 detail);
-            return;
-        }
-        op->needs_format = true;
-    } else if (formatted && type && strcmp(type, spec->fs_type) == 0) {
-        op->needs_format = false;
-        if (uuid)
-            (void)snprintf(volume->identity.fs_uuid, sizeof(volume->identity.fs_uuid),
-                           "%s", uuid);
-    } else if (formatted) {
-        fail(op, MR_E_WRONG_FILESYSTEM,
-             "ask for what is there, or wipe it yourself if nothing on it is wanted",
-             "asked for %s, found %s", spec->fs_type, detail);
-        return;
-    } else if (blank && spec->format_if_blank) {
-        op->needs_format = true;
-    } else if (blank) {
-        fail(op, MR_E_WRONG_FILESYSTEM, "use \"format\": \"if-blank\" to make one",
-             "asked for %s, the device is blank", spec->fs_type);
-        return;
-    } else {
-        fail(op, spec->format_if_blank ? MR_E_NOT_BLANK : MR_E_WRONG_FILESYSTEM,
-             "look at the device; if nothing on it is wanted, wipe it and PUT again",
-             "no %s and not blank: %s", spec->fs_type, detail);
-        return;
-    }
-    mr_operation_advance(op);
-}
-
-static void begin_check(struct mr_operation *op)
-{
-    struct json_object *command = mr_operation_new_command(op, "check");
-    mr_json_set_string(command, "fs_type", op->volume->spec->fs_type);
-    mr_operation_command(op, command, 0);
-}
-
-/* RFC 9562, version 4. dst holds 37 bytes. */
-static int random_uuid(char *dst)
-{
-    char hex[33];
-    int rc = mr_random_hex(16, hex);
-    if (rc < 0)
-        return rc;
-    hex[12] = '4';
-    hex[16] = "89ab"[hex[16] & 3];
-    return mr_format(dst, 37, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12,
-                     hex + 16, hex + 20);
-}
-
-static void format_begun(struct mr_operation *op)
-{
-    const struct mr_config *config = op->engine->config;
-    struct json_object *command = mr_operation_new_command(op, "format");
-    mr_json_set_string(command, "fs_type", op->volume->spec->fs_type);
-    mr_json_set_string(command, "fs_uuid", op->volume->format.fs_uuid);
-    mr_json_set_int(command, "deadline_ms", config->format_deadline_ns / MR_NS_PER_MS);
-    mr_operation_command(op, command,
-                         config->format_deadline_ns + config->worker_deadline_ns);
-}
-
-static void begin_format(struct mr_operation *op)
-{
-    struct mr_volume *volume = op->volume;
-    struct mr_format_record *format = &volume->format;
-    struct mr_err err;
-
-    if (!op->needs_format) {
-        mr_operation_advance(op);
-        return;
-    }
-    memset(format, 0, sizeof(*format));
-    if (random_uuid(format->fs_uuid) < 0) {
-        (void)mr_fail(&err, MR_E_INTERNAL, EIO, "choose a file-system UUID");
-        mr_operation_fail(op, &err);
-        return;
-    }
-    memcpy(format->boot_id, op->engine->boot_id, sizeof(format->boot_id));
-    format->diskseq = volume->identity.diskseq;
-    MR_AUTO_JSON struct json_object *detail = json_object_new_object();
-    mr_json_set_string(detail, "fs_uuid", format->fs_uuid);
-    mr_operation_record(op, "format_begun", detail, format_begun);
-}
-
-static void formatted(struct mr_operation *op)
-{
-    struct mr_volume *volume = op->volume;
-    volume->format.done = true;
-    memcpy(volume->identity.fs_uuid, volume->format.fs_uuid,
-           sizeof(volume->identity.fs_uuid));
-    mr_operation_record(op, "format_done", NULL, NULL);
     mr_operation_advance(op);
 }
 
@@ -397,70 +243,32 @@ static void mount_done(struct mr_operation *op, struct json_object *message)
 
 /* --- dispatch --- */
 
+static void begin_identify(struct mr_operation *op)
+{
+    mr_operation_command(op, mr_operation_new_command(op, "identify"), 0);
+}
+
+static const struct mr_step_handler handlers[MR_STEP_COUNT] = {
+    [MR_STEP_INSPECT] = {NULL, inspected}, /* begun by the runner */
+    [MR_STEP_MAP] = {begin_map, mapped},
+    [MR_STEP_IDENTIFY] = {begin_identify, identified},
+    [MR_STEP_CHECK] = {mr_content_begin_check, mr_content_checked},
+    [MR_STEP_FORMAT] = {mr_content_begin_format, mr_content_formatted},
+    [MR_STEP_MOUNT] = {begin_mount, mount_done},
+};
+
 void mr_attach_begin(struct mr_operation *op)
 {
-    switch (op->step) {
-    case MR_STEP_MAP:
-        begin_map(op);
-        break;
-    case MR_STEP_IDENTIFY:
-        mr_operation_command(op, mr_operation_new_command(op, "identify"), 0);
-        break;
-    case MR_STEP_CHECK:
-        begin_check(op);
-        break;
-    case MR_STEP_FORMAT:
-        begin_format(op);
-        break;
-    case MR_STEP_MOUNT:
-        begin_mount(op);
-        break;
-    case MR_STEP_NONE:
-    case MR_STEP_INSPECT:
-    case MR_STEP_UNMOUNT:
-    case MR_STEP_DRAIN:
-    case MR_STEP_CLAIM:
-    case MR_STEP_UNMAP:
-    case MR_STEP_COUNT:
-        break;
-    }
+    handlers[op->step].begin(op);
 }
 
 void mr_attach_reply(struct mr_operation *op, bool ok, struct json_object *message,
                      const struct mr_err *err)
 {
-    if (!ok) {
-        if (op->step == MR_STEP_MAP)
-            map_failed(op, message, err);
-        else
-            mr_operation_fail(op, err);
-        return;
-    }
-    switch (op->step) {
-    case MR_STEP_INSPECT:
-        inspected(op, message);
-        break;
-    case MR_STEP_MAP:
-        mapped(op, message);
-        break;
-    case MR_STEP_IDENTIFY:
-        identified(op, message);
-        break;
-    case MR_STEP_CHECK:
-        checked(op, message);
-        break;
-    case MR_STEP_FORMAT:
-        formatted(op);
-        break;
-    case MR_STEP_MOUNT:
-        mount_done(op, message);
-        break;
-    case MR_STEP_NONE:
-    case MR_STEP_UNMOUNT:
-    case MR_STEP_DRAIN:
-    case MR_STEP_CLAIM:
-    case MR_STEP_UNMAP:
-    case MR_STEP_COUNT:
-        break;
-    }
+    if (ok)
+        handlers[op->step].reply(op, message);
+    else if (op->step == MR_STEP_MAP)
+        map_failed(op, message, err);
+    else
+        mr_operation_fail(op, err);
 }

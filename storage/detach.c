@@ -312,70 +312,42 @@ void mr_detach_finish(struct mr_operation *op)
 
 /* --- dispatch --- */
 
+static void begin_wait(struct mr_operation *op)
+{
+    if (op->unmap_asked)
+        begin_unmap(op);
+    else
+        begin_drain(op);
+}
+
+static void wait_answered(struct mr_operation *op, struct json_object *message)
+{
+    if (op->unmap_asked)
+        unmap_answered(op, message);
+    else
+        claim_answered(op, message);
+}
+
+static const struct mr_step_handler handlers[MR_STEP_COUNT] = {
+    [MR_STEP_INSPECT] = {NULL, inspected}, /* begun by the runner */
+    [MR_STEP_UNMOUNT] = {begin_unmount, unmounted},
+    [MR_STEP_DRAIN] = {begin_wait, wait_answered},
+    [MR_STEP_CLAIM] = {begin_claim, NULL}, /* a record, no command */
+    [MR_STEP_UNMAP] = {begin_unmap, unmap_answered},
+};
+
 void mr_detach_begin(struct mr_operation *op)
 {
-    switch (op->step) {
-    case MR_STEP_UNMOUNT:
-        begin_unmount(op);
-        break;
-    case MR_STEP_DRAIN:
-        if (op->unmap_asked)
-            begin_unmap(op);
-        else
-            begin_drain(op);
-        break;
-    case MR_STEP_CLAIM:
-        begin_claim(op);
-        break;
-    case MR_STEP_UNMAP:
-        begin_unmap(op);
-        break;
-    case MR_STEP_NONE:
-    case MR_STEP_INSPECT:
-    case MR_STEP_MAP:
-    case MR_STEP_IDENTIFY:
-    case MR_STEP_CHECK:
-    case MR_STEP_FORMAT:
-    case MR_STEP_MOUNT:
-    case MR_STEP_COUNT:
-        break;
-    }
+    handlers[op->step].begin(op);
 }
 
 void mr_detach_reply(struct mr_operation *op, bool ok, struct json_object *message,
                      const struct mr_err *err)
 {
-    if (!ok) {
-        if (op->step == MR_STEP_UNMOUNT)
-            unmount_failed(op, err);
-        else
-            mr_operation_fail(op, err);
-        return;
-    }
-    switch (op->step) {
-    case MR_STEP_INSPECT:
-        inspected(op, message);
-        break;
-    case MR_STEP_UNMOUNT:
-        unmounted(op, message);
-        break;
-    case MR_STEP_DRAIN:
-        if (op->unmap_asked)
-            unmap_answered(op, message);
-        else
-            claim_answered(op, message);
-        break;
-    case MR_STEP_UNMAP:
-        unmap_answered(op, message);
-        break;
-    case MR_STEP_NONE:
-    case MR_STEP_MAP:
-    case MR_STEP_IDENTIFY:
-    case MR_STEP_CHECK:
-    case MR_STEP_FORMAT:
-    case MR_STEP_MOUNT:
-    case MR_STEP_CLAIM:
-    case MR_STEP_COUNT:
-        break;
-    }
+    if (ok)
+        handlers[op->step].reply(op, message);
+    else if (op->step == MR_STEP_UNMOUNT)
+        unmount_failed(op, err);
+    else
+        mr_operation_fail(op, err);
 }

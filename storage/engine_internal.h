@@ -201,6 +201,10 @@ void mr_operation_record(struct mr_operation *op, const char *event,
 void mr_operation_retry_in(struct mr_operation *op, int64_t ns);
 /* It failed: an attach is undone first, a detach stops where it is. */
 void mr_operation_fail(struct mr_operation *op, const struct mr_err *err);
+/* The same with an error made here. */
+void mr_operation_fail_with(struct mr_operation *op, enum mr_code code,
+                            const char *remedy, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 /* The end: state, record, then the watchers. */
 void mr_operation_end(struct mr_operation *op, int ended, enum mr_state state,
                       const char *event);
@@ -210,10 +214,23 @@ void mr_operation_end_unrecorded(struct mr_operation *op, int ended, enum mr_sta
  * `end_state`, frees a recovering operation. */
 void mr_operation_finish(struct mr_operation *op);
 
+/* What a step means: begin sends a command, records or advances; reply takes the answer.
+ */
+struct mr_step_handler {
+    void (*begin)(struct mr_operation *op);
+    void (*reply)(struct mr_operation *op, struct json_object *message);
+};
+
 /* --- attach.c: begin sends a command or advances; reply takes the answer --- */
 void mr_attach_begin(struct mr_operation *op);
 void mr_attach_reply(struct mr_operation *op, bool ok, struct json_object *message,
                      const struct mr_err *err);
+
+/* --- content.c: step handlers --- */
+void mr_content_begin_check(struct mr_operation *op);
+void mr_content_checked(struct mr_operation *op, struct json_object *message);
+void mr_content_begin_format(struct mr_operation *op);
+void mr_content_formatted(struct mr_operation *op, struct json_object *message);
 
 /* --- detach.c --- */
 void mr_detach_begin(struct mr_operation *op);

@@ -4,6 +4,7 @@
  * in attach.c and detach.c.
  */
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -176,6 +177,8 @@ static void on_reply(void *ctx, bool ok, struct json_object *message,
 {
     struct mr_operation *op = ctx;
 
+    if (!op->busy)
+        return; /* an answer that nobody asked for */
     op->busy = false;
     recovered(op);
     if (op->recovering)
@@ -411,4 +414,18 @@ void mr_operation_fail(struct mr_operation *op, const struct mr_err *err)
     op->error.residue = MR_RESIDUE_POSSIBLE;
     mr_volume_set_error(op->volume, &op->error);
     mr_operation_end(op, -1, MR_STATE_FAILED, "failed");
+}
+
+void mr_operation_fail_with(struct mr_operation *op, enum mr_code code,
+                            const char *remedy, const char *fmt, ...)
+{
+    struct mr_err err;
+    char text[sizeof(err.message)];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    (void)mr_fail(&err, code, 0, "%s", text);
+    (void)mr_err_remedy(&err, 0, "%s", remedy);
+    mr_operation_fail(op, &err);
 }
