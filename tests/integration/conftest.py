@@ -22,6 +22,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from mooring import kernel, leaks  # noqa: E402
 from mooring.agent import Agent  # noqa: E402
 from mooring.holders import Holders, compile_holder  # noqa: E402
+from mooring.proxy import Proxy  # noqa: E402
 from mooring.target import Target  # noqa: E402
 
 MIB = 1 << 20
@@ -144,3 +145,12 @@ def hold(agent, holder_binary, tmp):
     holders = Holders(holder_binary, tmp)
     yield holders
     holders.release_all()
+
+
+@pytest.fixture
+def proxy(target):
+    """Between the agent and the target; use its .portal."""
+    proxy = Proxy(target.port)
+    proxy.start()
+    yield proxy
+    proxy.listener.close()
