@@ -185,17 +185,6 @@ static void tune(const struct mr_identity *identity)
         (void)mr_write_all(fd, IO_KB, sizeof(IO_KB) - 1);
 }
 
-/* Nobody but a prober can have it open yet; the exclusive open keeps to the rule all the
- * same. */
-static int detach(const struct mr_identity *identity, struct mr_err *err)
-{
-    int fd = open(identity->node, O_RDONLY | O_EXCL | O_CLOEXEC);
-
-    if (fd < 0)
-        return mr_fail(err, MR_E_INTERNAL, errno, "open '%s'", identity->node);
-    return mr_loop_clear(fd, err);
-}
-
 /* From the server's answer on, whatever it says, to the identity. */
 static int build(const struct mr_map_request *request, const struct server *server,
                  struct json_object *answer, struct mr_identity *ret, struct mr_err *err)
@@ -227,7 +216,7 @@ static int build(const struct mr_map_request *request, const struct server *serv
         r = mr_fail(err, MR_E_DEVICE_MISMATCH, EINVAL,
                     "'%s' has %llu bytes instead of %llu", ret->node,
                     (unsigned long long)ret->size_bytes, (unsigned long long)size);
-        (void)detach(ret, NULL);
+        mr_loop_undo(ret->node);
         return r;
     }
     mr_json_copy_string(answer, "serial", ret->serial, sizeof(ret->serial));

@@ -104,6 +104,14 @@ static void fall_back(int fd, uint32_t block_size)
         (void)ioctl(fd, LOOP_SET_DIRECT_IO, 0UL);
 }
 
+void mr_loop_undo(const char *node)
+{
+    int fd = open(node, O_RDONLY | O_EXCL | O_CLOEXEC);
+
+    if (fd >= 0)
+        (void)mr_loop_clear(fd, NULL);
+}
+
 int mr_loop_attach(const struct mr_loop_setup *setup, struct mr_identity *ret,
                    struct mr_err *err)
 {
@@ -144,7 +152,7 @@ int mr_loop_attach(const struct mr_loop_setup *setup, struct mr_identity *ret,
     if (r == 0)
         r = check_bound(fd, setup, ret, err);
     if (r < 0)
-        (void)ioctl(fd, LOOP_CLR_FD);
+        mr_loop_undo(node);
     return r;
 }
 

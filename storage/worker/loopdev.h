@@ -45,4 +45,9 @@ int mr_loop_find(const char *token, enum mr_loop_backing backing, struct mr_iden
  * the device. */
 int mr_loop_clear(int claim_fd, struct mr_err *err);
 
+/* Takes a device down that was set up a moment ago and not given to anybody: by the same
+ * rule, under an exclusive open. If a prober is in the way it stays, to be found by its
+ * token. */
+void mr_loop_undo(const char *node);
+
 #endif
