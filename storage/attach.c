@@ -80,16 +80,14 @@ static void inspected(struct mr_operation *op, struct json_object *message)
         verified(op, mr_json_get_bool(message, "on_top", false));
         return;
     }
-    volume->mount.mount.id = 0;
-    if (op->mapped) {
-        mr_operation_advance(op);
-        return;
-    }
     op->expected = *identity;
-    mr_volume_clear_identity(volume);
-    /* Durable before the device is mapped again, or the old diskseq would be looked for
-     * after a crash. */
-    mr_operation_record(op, "map_intent", NULL, mr_operation_advance);
+    volume->mount.mount.id = 0;
+    if (!op->mapped)
+        mr_volume_clear_identity(volume);
+    /* Durable before anything is done: after a crash the old diskseq and mount id would
+     * be looked for, and what was made meanwhile not be found. */
+    mr_volume_set_state(volume, MR_STATE_ATTACHING);
+    mr_operation_record(op, "mend_intent", NULL, mr_operation_advance);
 }
 
 /* --- map, identify --- */

@@ -105,14 +105,12 @@ static void unmounted(struct mr_operation *op, struct json_object *message)
     const char *result = mr_json_get_string(message, "result");
 
     if (!result || strcmp(result, "busy") == 0) {
-        mr_json_copy_string(message, "detail", op->detail, sizeof(op->detail));
         wait_held(op, MR_BUSY_MIN_NS, MR_BUSY_MAX_NS);
         return;
     }
     op->mounted = false;
     if (strcmp(result, "unmounted") == 0)
         volume->unmounted_at_ms = mr_wall_ms();
-    op->detail[0] = '\0';
     not_held(op);
     mr_operation_record(op, "unmounted", NULL, NULL);
     mr_operation_advance(op);
@@ -152,10 +150,10 @@ static void claim_answered(struct mr_operation *op, struct json_object *message)
 {
     const char *result = mr_json_get_string(message, "result");
     bool gone = result && strcmp(result, "gone") == 0;
+    bool claimed = result && strcmp(result, "claimed") == 0;
 
-    op->claimed = result && strcmp(result, "claimed") == 0;
-    if (op->claimed || gone) {
-        op->released_at_ms = op->claimed ? mr_wall_ms() : 0;
+    if (claimed || gone) {
+        op->released_at_ms = claimed ? mr_wall_ms() : 0;
         not_held(op);
         mr_operation_advance(op);
         return;
@@ -221,7 +219,6 @@ static void unmap_answered(struct mr_operation *op, struct json_object *message)
                 mr_json_set(op->evidence, key, json_object_get(value));
         }
     }
-    op->claimed = false;
     if (result && strcmp(result, "gone") == 0) {
         if (op->unmap_asked && op->released_at_ms)
             op->released_at_ms = mr_wall_ms();

@@ -131,14 +131,12 @@ struct mr_operation {
     bool known_held; /* the last look at the device or mount said busy */
     bool mapped;     /* facts read back from the kernel by inspect */
     bool mounted;
-    bool claimed;           /* the worker has the claim */
     bool unmap_asked;       /* the device is on its way out: wait for it to be gone */
     bool settle;            /* IN_UNMOUNT was seen: the next claim may wait */
     bool settle_asked;      /* the claim at the worker does */
     int64_t released_at_ms; /* when the claim was granted */
     struct json_object *waited_for; /* all holders seen by this operation */
     struct json_object *evidence;
-    char detail[200]; /* what the worker said is in the way */
 };
 
 /* --- volume.c --- */

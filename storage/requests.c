@@ -172,6 +172,16 @@ static struct mr_operation *new_operation(struct mr_volume *volume, enum mr_goal
     return op;
 }
 
+/* What is known of an mkfs belongs to the source on which it was begun. */
+static bool same_source(const struct mr_spec *a, const struct mr_spec *b)
+{
+    char key_a[MR_KEY_TEXT];
+    char key_b[MR_KEY_TEXT];
+
+    return a && mr_spec_source_key(a, key_a, sizeof(key_a)) == 0 &&
+           mr_spec_source_key(b, key_b, sizeof(key_b)) == 0 && strcmp(key_a, key_b) == 0;
+}
+
 /* Everything was checked: the volume becomes this spec's, with a token of its own. */
 static int start_fresh(struct mr_volume *volume, struct mr_spec *spec,
                        const struct mr_mount_record *place, struct mr_operation **ret_op,
@@ -188,6 +198,8 @@ static int start_fresh(struct mr_volume *volume, struct mr_spec *spec,
         mr_spec_free(spec);
         return -ENOMEM;
     }
+    if (!same_source(volume->spec, spec))
+        memset(&volume->format, 0, sizeof(volume->format));
     mr_spec_free(volume->spec);
     volume->spec = spec;
     mr_volume_clear_facts(volume);

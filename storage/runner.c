@@ -23,7 +23,6 @@ void mr_operation_release(struct mr_operation *op)
     mr_holders_unwatch(op);
     mr_worker_end(op->worker);
     op->worker = NULL;
-    op->claimed = false; /* the claim was the worker's */
     if (op->wd >= 0)
         mr_checker_forget(op->engine->checker, op->wd);
     op->wd = -1;
@@ -206,7 +205,6 @@ static void on_died(void *ctx, const struct mr_err *err)
 
     op->worker = NULL; /* freed by its table */
     op->busy = false;
-    op->claimed = false;
     op->on_durable =
         NULL; /* what would follow needs the worker; the next one starts anew */
     recovered(op);

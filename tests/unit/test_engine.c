@@ -9,11 +9,6 @@ static enum mr_state state_of(struct env *env, const char *id)
     return mr_engine_lookup(env->engine, id)->state;
 }
 
-static bool recovered_all(struct env *env)
-{
-    return !mr_engine_recovering(env->engine);
-}
-
 static void attach_v(struct env *env)
 {
     struct mr_operation *op = put(env, "v");
@@ -97,12 +92,54 @@ static void test_same_put_joins_and_then_verifies(void **state)
     assert_string_equal(asked(env), "inspect");
 }
 
+/* The file system that was attached is still there. */
+static void script_same_content(struct env *env)
+{
+    char text[256];
+    (void)snprintf(text, sizeof(text),
+                   "[{'content':'formatted','fs_type':'xfs','fs_uuid':'%s'}]",
+                   mr_engine_lookup(env->engine, "v")->identity.fs_uuid);
+    script(env, "check", text);
+}
+
+static bool mounting(struct env *env)
+{
+    return env->awaited->step == MR_STEP_MOUNT && env->awaited->busy;
+}
+
+static void test_crash_while_it_is_mounted_again_leaves_nothing_unfound(void **state)
+{
+    struct env *env = *state;
+    attach_v(env);
+    script(env, "inspect", FOUND_UNMOUNTED);
+    script_same_content(env);
+    script(env, "mount", "[{'sleep_ms':300}]");
+    env->awaited = put(env, "v");
+    run_until(env, mounting);
+    assert_int_equal(state_of(env, "v"), MR_STATE_ATTACHING);
+    env_stop(env);
+    (void)asked(env);
+    /* The worker finished the mount: it is found by its place, for no id of it was
+     * recorded. */
+    script(env, "inspect",
+           "[{'found':true," DEVICE(
+               42) ",'mounted':'present','on_top':true,'mount':{'id':78,"
+                   "'unique':true,'major':7,'minor':9,'root':'/"
+                   "r','path':'v','created':1}}]");
+    env_start(env);
+    struct mr_volume *v = mr_engine_lookup(env->engine, "v");
+    assert_int_equal(v->mount.mount.id, 0);
+    run_to_end(env, v->op);
+    assert_string_equal(asked(env), "inspect unmount claim unmap");
+    assert_false(mr_volume_has_residue(v));
+}
+
 static void test_put_of_an_unmounted_volume_mounts_it_again(void **state)
 {
     struct env *env = *state;
     attach_v(env);
     script(env, "inspect", FOUND_UNMOUNTED);
-    script(env, "check", "[{'content':'formatted','fs_type':'xfs','fs_uuid':'u'}]");
+    script_same_content(env);
     struct mr_operation *op = put(env, "v");
 
     run_to_end(env, op);
@@ -156,13 +193,13 @@ static void test_crash_while_a_gone_device_is_mapped_again_is_recovered_from(voi
     env_stop(env);
     /* The worker finished the map before it saw that the agent is gone. */
     script(env, "inspect", "[{'found':true," DEVICE(43) ",'mounted':'absent'}]");
-    env_start(env);
-    run_until(env, recovered_all);
     (void)asked(env);
-    struct mr_operation *op = del(env, "v");
-    run_to_end(env, op);
-    assert_int_equal(mr_operation_ended(op), 1);
+    env_start(env);
+    struct mr_volume *v = mr_engine_lookup(env->engine, "v");
+    assert_int_equal(v->state, MR_STATE_ATTACHING);
+    run_to_end(env, v->op);
     assert_string_equal(asked(env), "inspect claim unmap");
+    assert_false(mr_volume_has_residue(v));
 }
 
 static void test_other_source_under_the_same_name_is_never_formatted(void **state)
@@ -283,6 +320,8 @@ int main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_same_put_joins_and_then_verifies, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(
+            test_crash_while_it_is_mounted_again_leaves_nothing_unfound, setup, teardown),
         cmocka_unit_test_setup_teardown(test_put_of_an_unmounted_volume_mounts_it_again,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(
