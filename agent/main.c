@@ -207,6 +207,23 @@ static int run(struct agent *agent)
     return rc < 0 ? complain(code, &err) : MR_EXIT_OK;
 }
 
+/* Only returns when it cannot be started. */
+static int selftest(struct agent *agent)
+{
+    char path[PATH_MAX + 32];
+    char program[] = "mooring-selftest";
+    char job[] = "run";
+    char *argv[] = {program, job, NULL};
+    struct mr_err err;
+
+    if (find_helpers(&agent->config, &err) < 0)
+        return complain(MR_EXIT_SYSTEM, &err);
+    (void)snprintf(path, sizeof(path), "%s/%s", agent->config.libexec_dir, program);
+    (void)execv(path, argv);
+    (void)mr_fail(&err, MR_E_INTERNAL, errno, "start '%s'", path);
+    return complain(MR_EXIT_SYSTEM, &err);
+}
+
 static int dispatch(struct agent *agent)
 {
     int code = MR_EXIT_OK;
@@ -220,6 +237,9 @@ static int dispatch(struct agent *agent)
         break;
     case MR_MODE_DUMP_ROUTES:
         mr_api_dump_routes(stdout);
+        break;
+    case MR_MODE_SELFTEST:
+        code = selftest(agent);
         break;
     case MR_MODE_CHECK_CONFIG:
         code = configure(agent, false);

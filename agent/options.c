@@ -14,6 +14,7 @@ enum option_id {
     OPTION_VERSION,
     OPTION_HELP,
     OPTION_DUMP_ROUTES,
+    OPTION_SELFTEST,
 };
 
 static const struct option long_options[] = {
@@ -26,6 +27,7 @@ static const struct option long_options[] = {
     {"version", no_argument, NULL, OPTION_VERSION},
     {"help", no_argument, NULL, OPTION_HELP},
     {"dump-routes", no_argument, NULL, OPTION_DUMP_ROUTES},
+    {"selftest", no_argument, NULL, OPTION_SELFTEST},
     {NULL, 0, NULL, 0},
 };
 
@@ -71,6 +73,9 @@ static int take(struct mr_options *options, int id, struct mr_err *err)
     case OPTION_DUMP_ROUTES:
         options->mode = MR_MODE_DUMP_ROUTES;
         return 0;
+    case OPTION_SELFTEST:
+        options->mode = MR_MODE_SELFTEST;
+        return 0;
     default:
         return -EINVAL;
     }
@@ -115,9 +120,12 @@ void mr_options_help(FILE *out)
         "  --runtime-dir DIR     sockets (default /run/mooring)\n"
         "  --check-config        read the configuration, then exit\n"
         "  --insecure-loopback   allow plain HTTP on a loopback TCP address\n"
+        "  --selftest            hold a small volume in every known way, detach it, and\n"
+        "                        show that each holder is seen; then exit\n"
         "  --dump-routes         print the routes of the API, then exit\n"
         "  --version             print the version, then exit\n"
         "  --help                print this text, then exit\n\n"
-        "Exit status: 0 ok, 64 usage, 71 system error, 78 configuration error.\n",
+        "Exit status: 0 ok, 1 the self test failed, 64 usage, 71 system error,\n"
+        "78 configuration error.\n",
         out);
 }

@@ -13,9 +13,10 @@
 
 #define MR_LISTEN_MAX 16
 
-/* Exit codes: sysexits(3). */
+/* Exit codes: sysexits(3), and one of our own. */
 enum mr_exit {
     MR_EXIT_OK = 0,
+    MR_EXIT_BROKEN = 1, /* the self test failed */
     MR_EXIT_USAGE = 64,
     MR_EXIT_SYSTEM = 71,
     MR_EXIT_CONFIG = 78,
@@ -27,6 +28,7 @@ enum mr_mode {
     MR_MODE_VERSION,
     MR_MODE_HELP,
     MR_MODE_DUMP_ROUTES,
+    MR_MODE_SELFTEST,
 };
 
 /* Borrowed from argv. */

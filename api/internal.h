@@ -22,9 +22,11 @@
 #define MR_CONNECTIONS_MAX 512
 #define MR_CONNECTION_TIMEOUT_S 30
 #define MR_CONNECTION_MEMORY_BYTES (32 * 1024)
-/* Requests that may wait at the same time; the next ones are answered at once (202), so
- * that waiters never use up the connections. */
-#define MR_WAITERS_MAX 384
+/* Requests that may wait at the same time, so that they never use up the connections: for
+ * operations (the next ones are answered at once, with 202), and for answers (the next
+ * ones are refused, with 503). */
+#define MR_OPERATION_WAITS_MAX 384
+#define MR_ANSWER_WAITS_MAX 64
 
 #define MR_BODY_MAX_BYTES ((size_t)64 * 1024)
 /* A chunked body can't be refused in the middle: it is discarded up to here, then the
@@ -48,7 +50,8 @@ struct mr_api {
     const struct mr_config *config;
     struct mr_listener *listeners;
     struct mr_request *waiting; /* suspended requests, in any order */
-    size_t waiting_count;
+    size_t operation_waits;
+    size_t answer_waits;
     bool stopping;
     char epoch[17]; /* random per start: generations of the engine are counted from there
                      */
@@ -65,6 +68,13 @@ enum mr_request_phase {
 /* Answers with the state of op (running, done or failed) by mr_reply_*(). */
 struct mr_request;
 typedef void (*mr_finish_fn)(struct mr_request *req, struct mr_operation *op);
+
+/* How long an answer may take, and what is said when it took longer. */
+struct mr_wait_limit {
+    int64_t ns;
+    enum mr_code code;
+    const char *text;
+};
 
 struct mr_request {
     struct mr_api *api;
@@ -91,10 +101,12 @@ struct mr_request {
     /* While MR_REQUEST_WAITING. */
     struct mr_request *next, **link;
     struct mr_timer timer;
-    struct mr_watch *watch;
-    struct mr_scan_wait *scan;
+    size_t *places; /* the counter that it is in */
     struct mr_io *hangup;
+    struct mr_watch *watch; /* for an operation */
     mr_finish_fn finish;
+    struct mr_pending *pending; /* for an answer */
+    const struct mr_wait_limit *limit;
 
     uintptr_t target_at; /* where libmicrohttpd keeps the target, see framing.h */
     char target[];       /* raw, as sent */
@@ -123,6 +135,12 @@ void mr_reply_fail(struct mr_request *req, enum mr_code code, const char *fmt, .
     __attribute__((format(printf, 3, 4)));
 /* No volume or operation `param`: 404, or 503 as long as recovery may still find it. */
 void mr_reply_absent(struct mr_request *req, enum mr_code code);
+/* A refusal of a request that takes Prefer. */
+void mr_reply_refused(struct mr_request *req, const struct mr_err *err);
+/* False and a reply when query parameter `accept_data_loss` is neither true nor false. */
+bool mr_reply_accept_valid(struct mr_request *req, bool *ret_accept);
+/* False and a reply when `param` is no volume id. */
+bool mr_reply_id_valid(struct mr_request *req);
 void mr_reply_header(struct mr_request *req, const char *name, const char *value);
 /* `Vary: Prefer`, and Preference-Applied for what the client asked. */
 void mr_reply_prefer(struct mr_request *req);
@@ -132,11 +150,38 @@ struct MHD_Response *mr_response_json(struct json_object *json, const char *cont
 /* wait.c: answers by finish() when op has ended or after wait_ns, whichever is first. */
 void mr_wait_operation(struct mr_request *req, struct mr_operation *op, int64_t wait_ns,
                        mr_finish_fn finish);
-/* Answers with a fresh holders document. */
-void mr_wait_holders(struct mr_request *req, struct mr_volume *volume);
+/* Before asking the engine for an answer that takes a while: false and a reply when too
+ * many wait already. */
+bool mr_wait_place(struct mr_request *req);
+/* Answers with what comes on pending, which was made with mr_wait_on_answer() and req; or
+ * at once with *err when it is NULL. limit is borrowed for ever. */
+void mr_wait_answer(struct mr_request *req, struct mr_pending *pending,
+                    const struct mr_err *err, const struct mr_wait_limit *limit);
+void mr_wait_on_answer(void *ctx, struct json_object *document, const struct mr_err *err);
+extern const struct mr_wait_limit mr_wait_limit_scan;
+extern const struct mr_wait_limit mr_wait_limit_journal;
+extern const struct mr_wait_limit mr_wait_limit_action;
 void mr_wait_stop_all(struct mr_api *api);
 /* Forgets what the request waits for; nothing is resumed. */
 void mr_wait_drop(struct mr_request *req);
+
+/* operations.c: a mr_finish_fn for whoever starts operations: 202 with the volume while
+ * it runs, then the volume or the proof of release, or why it failed. */
+void mr_finish_volume(struct mr_request *req, struct mr_operation *op);
+
+/* page.c: query parameter `limit`. False and a reply when it is wrong. */
+bool mr_page_limit(struct mr_request *req, unsigned fallback, unsigned max,
+                   unsigned *ret);
+/* Answers with one page of a list of volumes: the documents of those that next() gives,
+ * sorted by id. */
+void mr_page_reply(struct mr_request *req,
+                   struct mr_volume *(*next)(struct mr_engine *engine, const char *after),
+                   struct json_object *(*document)(const struct mr_volume *volume));
+
+/* caller.c: who sent the request, as the journal keeps it: {"via": "unix", "uid", "gid",
+ * "pid"} (of the process that connected; null where it cannot be seen) or {"via": "tcp",
+ * "address": "127.0.0.1:5555"}. New reference, NULL when out of memory. */
+struct json_object *mr_caller(const struct mr_request *req);
 
 /* json_body.c: the body as JSON, or NULL with *err. New reference. */
 struct json_object *mr_json_body(const char *body, size_t bytes, struct mr_err *err);

@@ -43,6 +43,11 @@ static const struct {
     [MR_E_JOURNAL_UNAVAILABLE] = {503, true},
     [MR_E_FENCED] = {409, false},
     [MR_E_SHUTTING_DOWN] = {503, true},
+    [MR_E_NOT_DETACHING] = {409, false},
+    [MR_E_HOLDER_NOT_FOUND] = {409, false},
+    [MR_E_LOSS_NOT_ACCEPTED] = {409, false},
+    [MR_E_ACTION_UNSUPPORTED] = {422, false},
+    [MR_E_TOO_MANY_REQUESTS] = {503, true},
 };
 /* A code appended to the list does not compile without a line here; a test looks for
  * holes (status 0). */

@@ -78,7 +78,8 @@ void mr_reply_problem(struct mr_request *req, const struct mr_err *err)
     bool of_volume = req->route && strstr(req->route->pattern, "{id}") &&
                      mr_volume_id_valid(req->param);
     bool tells = err->code == MR_E_DEVICE_HELD || err->code == MR_E_DATA_NOT_WRITTEN ||
-                 err->code == MR_E_OPERATION_PENDING;
+                 err->code == MR_E_OPERATION_PENDING ||
+                 err->code == MR_E_HOLDER_NOT_FOUND;
     struct mr_volume *volume =
         of_volume && tells ? mr_engine_find(req->api->engine, req->param) : NULL;
     MR_AUTO_JSON struct json_object *document =
@@ -126,6 +127,27 @@ void mr_reply_absent(struct mr_request *req, enum mr_code code)
         mr_reply_fail(req, code, "'%s' is not known", id);
 }
 
+bool mr_reply_id_valid(struct mr_request *req)
+{
+    if (mr_volume_id_valid(req->param))
+        return true;
+    mr_reply_fail(req, MR_E_INVALID_REQUEST,
+                  "not a volume id; allowed: [A-Za-z0-9][A-Za-z0-9._-]{0,127}");
+    return false;
+}
+
+bool mr_reply_accept_valid(struct mr_request *req, bool *ret_accept)
+{
+    const char *accept = req->query[MR_DELETE_ACCEPT_DATA_LOSS];
+
+    *ret_accept = accept && strcmp(accept, "true") == 0;
+    if (!accept || *ret_accept || strcmp(accept, "false") == 0)
+        return true;
+    mr_reply_fail(req, MR_E_INVALID_REQUEST,
+                  "query parameter 'accept_data_loss' is neither true nor false");
+    return false;
+}
+
 void mr_reply_prefer(struct mr_request *req)
 {
     const struct mr_prefer *prefer = &req->headers.prefer;
@@ -139,4 +161,10 @@ void mr_reply_prefer(struct mr_request *req)
         (void)snprintf(applied, sizeof(applied), "respond-async");
     if (applied[0])
         mr_reply_header(req, "Preference-Applied", applied);
+}
+
+void mr_reply_refused(struct mr_request *req, const struct mr_err *err)
+{
+    mr_reply_problem(req, err);
+    mr_reply_prefer(req);
 }

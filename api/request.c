@@ -80,9 +80,9 @@ static void log_request(const struct mr_request *req)
 
 static enum MHD_Result send_reply(struct mr_request *req)
 {
-    if (!req->reply)
-        return MHD_NO; /* out of memory: closes the connection */
     log_request(req);
+    if (!req->reply)
+        return MHD_NO; /* the client is gone, or out of memory: closes the connection */
     enum MHD_Result sent = MHD_queue_response(req->connection, req->status, req->reply);
     mr_reply_drop(req);
     return sent;
@@ -108,12 +108,12 @@ static int check_body(const struct mr_request *req, struct mr_err *err)
 {
     const char *length = req->headers.content_length;
 
-    if (!req->route->body && has_body(req))
-        return mr_fail_at(err, MR_E_INVALID_REQUEST, "", "%s takes no body", req->method);
-    if (!req->route->body)
-        return 0;
     if (!has_body(req))
-        return mr_fail_at(err, MR_E_INVALID_REQUEST, "", "the request has no body");
+        return req->route->body != MR_BODY_REQUIRED
+                   ? 0
+                   : mr_fail_at(err, MR_E_INVALID_REQUEST, "", "the request has no body");
+    if (req->route->body == MR_BODY_NONE)
+        return mr_fail_at(err, MR_E_INVALID_REQUEST, "", "%s takes no body", req->method);
     if (!is_json(req->headers.content_type) || req->headers.content_encoding)
         return mr_fail_at(err, MR_E_UNSUPPORTED_MEDIA_TYPE, "",
                           "the body must be plain application/json");
@@ -131,7 +131,7 @@ static int check_head(struct mr_request *req, struct mr_err *err)
                  ? mr_fail(err, MR_E_SHUTTING_DOWN, 0, "the agent is shutting down")
                  : mr_route_find(req->method, req->target,
                                  req->target + strlen(req->target) + 1, &match, err);
-    if (rc == 0) {
+    if (rc == 0 && match.route) {
         req->route = match.route;
         req->prefix = match.prefix;
         req->param = match.param;
@@ -154,7 +154,7 @@ static bool worth_reading(const struct mr_request *req)
 {
     const char *length = req->headers.content_length;
 
-    if (req->route && !req->route->body)
+    if (req->route && req->route->body == MR_BODY_NONE)
         return false; /* a body where none belongs is a sign of smuggling */
     if (MHD_lookup_connection_value(req->connection, MHD_HEADER_KIND, "Expect"))
         return false;

@@ -24,7 +24,7 @@ static const struct mr_route routes[] = {
         .method = "PUT",
         .pattern = "/volumes/{id}",
         .handler = mr_handle_volume_put,
-        .body = true,
+        .body = MR_BODY_REQUIRED,
     },
     {
         .method = "DELETE",
@@ -37,6 +37,36 @@ static const struct mr_route routes[] = {
         .method = "GET",
         .pattern = "/volumes/{id}/holders",
         .handler = mr_handle_holders_get,
+    },
+    {
+        .method = "POST",
+        .pattern = "/volumes/{id}/holders/actions",
+        .handler = mr_handle_action_post,
+        .body = MR_BODY_REQUIRED,
+    },
+    {
+        .method = "POST",
+        .pattern = "/volumes/{id}/forget",
+        .handler = mr_handle_forget_post,
+        .body = MR_BODY_OPTIONAL,
+    },
+    {
+        .method = "GET",
+        .pattern = "/volumes/{id}/history",
+        .handler = mr_handle_history_get,
+        .query = {[MR_LIST_LIMIT] = "limit", [MR_LIST_PAGE_TOKEN] = "page_token"},
+    },
+    {
+        .method = "GET",
+        .pattern = "/orphans",
+        .handler = mr_handle_orphan_list,
+        .query = {[MR_LIST_LIMIT] = "limit", [MR_LIST_PAGE_TOKEN] = "page_token"},
+    },
+    {
+        .method = "DELETE",
+        .pattern = "/orphans/{id}",
+        .handler = mr_handle_orphan_delete,
+        .query = {[MR_DELETE_ACCEPT_DATA_LOSS] = "accept_data_loss"},
     },
     {
         .method = "GET",

@@ -17,11 +17,17 @@
 struct mr_request;
 typedef void (*mr_handler_fn)(struct mr_request *req);
 
+enum mr_body {
+    MR_BODY_NONE = 0,
+    MR_BODY_OPTIONAL,
+    MR_BODY_REQUIRED,
+};
+
 struct mr_route {
     const char *method;
     const char *pattern; /* at most one {parameter} */
     mr_handler_fn handler;
-    bool body;                       /* takes a JSON body */
+    enum mr_body body;               /* JSON */
     const char *query[MR_QUERY_MAX]; /* names of the query parameters, NULL: fewer */
 };
 
@@ -43,12 +49,17 @@ int mr_route_find(const char *method, const char *target, char *scratch,
 /* "METHOD /pattern" lines. */
 void mr_route_dump(FILE *out);
 
-/* The handlers, by resource: volumes.c, operations.c, health.c, openapi.c. */
+/* The handlers: volumes.c, actions.c, orphans.c, operations.c, health.c, openapi.c. */
 void mr_handle_volume_put(struct mr_request *req);
 void mr_handle_volume_get(struct mr_request *req);
 void mr_handle_volume_delete(struct mr_request *req);
 void mr_handle_volume_list(struct mr_request *req);
 void mr_handle_holders_get(struct mr_request *req);
+void mr_handle_history_get(struct mr_request *req);
+void mr_handle_action_post(struct mr_request *req);
+void mr_handle_forget_post(struct mr_request *req);
+void mr_handle_orphan_list(struct mr_request *req);
+void mr_handle_orphan_delete(struct mr_request *req);
 void mr_handle_operation_get(struct mr_request *req);
 void mr_handle_livez(struct mr_request *req);
 void mr_handle_readyz(struct mr_request *req);

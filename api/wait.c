@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Requests that wait: the connection is suspended, the event loop calls back, the answer
- * is made there and sent when libmicrohttpd has resumed the connection.
- * When a client goes away its operation goes on.
+ * is made there and sent when libmicrohttpd has resumed the connection. When a client
+ * goes away what it began goes on.
+ *
+ * There are two kinds of waits, and each has its own places: for the end of an operation,
+ * as long as the client likes, and for an answer that takes a moment. So those who wait
+ * for a held volume never keep anybody from asking who holds it, and from acting on that.
  */
 #include <stdio.h>
 #include <string.h>
@@ -10,10 +14,26 @@
 #include "api/internal.h"
 #include "storage/base/clock.h"
 
-/* The scanner has its own deadline; this only bounds what a bug could cost. */
-#define SCAN_WAIT_MAX_NS (60 * MR_NS_PER_S)
+/* The engine has its own deadlines; these only bound what a bug or a dead disk could
+ * cost. */
+const struct mr_wait_limit mr_wait_limit_scan = {
+    .ns = 60 * MR_NS_PER_S,
+    .code = MR_E_INTERNAL,
+    .text = "the scan for holders did not end",
+};
+const struct mr_wait_limit mr_wait_limit_journal = {
+    .ns = 60 * MR_NS_PER_S,
+    .code = MR_E_JOURNAL_UNAVAILABLE,
+    .text = "the journal did not answer; what was asked for may still happen",
+};
+const struct mr_wait_limit mr_wait_limit_action = {
+    .ns = 90 * MR_NS_PER_S,
+    .code = MR_E_WEDGED,
+    .text = "the action did not end; it goes on, the volume's history tells its end",
+};
 
-static void suspend(struct mr_request *req, mr_timer_fn fn, int64_t wait_ns)
+static void suspend(struct mr_request *req, size_t *places, mr_timer_fn fn,
+                    int64_t wait_ns)
 {
     struct mr_api *api = req->api;
 
@@ -25,7 +45,8 @@ static void suspend(struct mr_request *req, mr_timer_fn fn, int64_t wait_ns)
     if (req->next)
         req->next->link = &req->next;
     api->waiting = req;
-    api->waiting_count++;
+    req->places = places;
+    ++*places;
     MHD_suspend_connection(req->connection);
 }
 
@@ -35,17 +56,16 @@ void mr_wait_drop(struct mr_request *req)
         return;
     if (req->watch)
         mr_watch_cancel(req->watch);
-    if (req->scan)
-        mr_scan_wait_cancel(req->scan);
+    mr_pending_cancel(req->pending);
     req->watch = NULL;
-    req->scan = NULL;
+    req->pending = NULL;
     mr_io_remove(req->hangup);
     req->hangup = NULL;
     mr_timer_cancel(&req->timer);
     *req->link = req->next;
     if (req->next)
         req->next->link = req->link;
-    req->api->waiting_count--;
+    --*req->places;
     req->phase = MR_REQUEST_READY;
 }
 
@@ -59,20 +79,35 @@ static void resume(struct mr_request *req)
     mr_timer_set(&req->listener->timer, mr_now_ns());
 }
 
-static void finish_with(struct mr_request *req, struct mr_operation *op)
+/* libmicrohttpd does not look at a suspended connection, so we do: clients that are gone
+ * must not use up the places. */
+static void watch_hangup(struct mr_request *req, uint32_t events, mr_io_fn fn)
 {
-    if (op)
-        req->finish(req, op);
-    else
-        mr_reply_fail(req, MR_E_SHUTTING_DOWN,
-                      "the agent is shutting down; what runs goes on at its next start");
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+    /* Without it a dead client's place is free after its wait: no reason to fail. */
+    if (info)
+        (void)mr_loop_add(req->api->loop, info->connect_fd, events, fn, req, &req->hangup,
+                          NULL);
 }
+
+static void reply_stopping(struct mr_request *req)
+{
+    mr_reply_fail(req, MR_E_SHUTTING_DOWN,
+                  "the agent is shutting down; what runs goes on at its next start");
+}
+
+/* --- for the end of an operation --- */
 
 static void on_operation_end(void *ctx, struct mr_operation *op)
 {
     struct mr_request *req = ctx;
     req->watch = NULL; /* freed by the engine */
-    finish_with(req, op);
+    if (op)
+        req->finish(req, op);
+    else
+        reply_stopping(req);
     resume(req);
 }
 
@@ -88,24 +123,11 @@ static void on_operation_timeout(void *ctx)
     resume(req);
 }
 
-/* libmicrohttpd does not look at a suspended connection, so we do: clients that are gone
- * must not use up the places for waiters. One that only closed its sending side is
- * answered as if its wait had run out. */
-static void on_hangup(void *ctx, uint32_t events)
+/* One that only closed its sending side is answered as if its wait had run out. */
+static void on_operation_hangup(void *ctx, uint32_t events)
 {
     (void)events;
     on_operation_timeout(ctx);
-}
-
-static void watch_hangup(struct mr_request *req)
-{
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-
-    /* Without it a dead client's place is free after its wait: no reason to fail. */
-    if (info)
-        (void)mr_loop_add(req->api->loop, info->connect_fd, EPOLLRDHUP, on_hangup, req,
-                          &req->hangup, NULL);
 }
 
 void mr_wait_operation(struct mr_request *req, struct mr_operation *op, int64_t wait_ns,
@@ -113,53 +135,76 @@ void mr_wait_operation(struct mr_request *req, struct mr_operation *op, int64_t 
 {
     (void)snprintf(req->operation, sizeof(req->operation), "%s", mr_operation_id(op));
     if (mr_operation_ended(op) == 0 && wait_ns > 0 &&
-        req->api->waiting_count < MR_WAITERS_MAX)
+        req->api->operation_waits < MR_OPERATION_WAITS_MAX)
         req->watch = mr_operation_watch(op, on_operation_end, req);
     if (!req->watch) {
         finish(req, op);
         return;
     }
     req->finish = finish;
-    suspend(req, on_operation_timeout, wait_ns);
-    watch_hangup(req);
+    suspend(req, &req->api->operation_waits, on_operation_timeout, wait_ns);
+    watch_hangup(req, EPOLLRDHUP, on_operation_hangup);
 }
 
-static void on_holders(void *ctx, struct json_object *document, const struct mr_err *err)
+/* --- for an answer --- */
+
+bool mr_wait_place(struct mr_request *req)
+{
+    if (req->api->answer_waits < MR_ANSWER_WAITS_MAX)
+        return true;
+    mr_reply_fail(req, MR_E_TOO_MANY_REQUESTS, "%d requests are waiting for an answer",
+                  MR_ANSWER_WAITS_MAX);
+    return false;
+}
+
+void mr_wait_on_answer(void *ctx, struct json_object *document, const struct mr_err *err)
 {
     struct mr_request *req = ctx;
-    req->scan = NULL; /* freed by the engine */
+    req->pending = NULL; /* freed by the engine */
     if (document)
         mr_reply_json(req, MHD_HTTP_OK, json_object_get(document));
     else if (err)
         mr_reply_problem(req, err);
     else
-        mr_reply_fail(req, MR_E_SHUTTING_DOWN, "the agent is shutting down");
+        reply_stopping(req);
     resume(req);
 }
 
-static void on_scan_timeout(void *ctx)
+static void on_answer_timeout(void *ctx)
 {
     struct mr_request *req = ctx;
-    mr_reply_fail(req, MR_E_INTERNAL, "the scan for holders did not end");
+    mr_reply_fail(req, req->limit->code, "%s", req->limit->text);
     resume(req);
 }
 
-void mr_wait_holders(struct mr_request *req, struct mr_volume *volume)
+/* Nobody is there to be answered: without a reply the connection is closed. */
+static void on_answer_hangup(void *ctx, uint32_t events)
 {
-    if (req->api->waiting_count < MR_WAITERS_MAX)
-        req->scan = mr_engine_holders(req->api->engine, volume, on_holders, req);
-    if (req->scan)
-        suspend(req, on_scan_timeout, SCAN_WAIT_MAX_NS);
-    else
-        mr_reply_fail(req, MR_E_INTERNAL,
-                      "too many requests are waiting, or out of memory");
+    (void)events;
+    resume(ctx);
+}
+
+void mr_wait_answer(struct mr_request *req, struct mr_pending *pending,
+                    const struct mr_err *err, const struct mr_wait_limit *limit)
+{
+    if (!pending) {
+        mr_reply_problem(req, err);
+        return;
+    }
+    req->pending = pending;
+    req->limit = limit;
+    suspend(req, &req->api->answer_waits, on_answer_timeout, limit->ns);
+    /* EPOLLHUP and EPOLLERR always come. They do not for a client that only closed its
+     * sending side, which shall have its answer, nor for one behind TCP that closed both:
+     * that looks the same. */
+    watch_hangup(req, 0, on_answer_hangup);
 }
 
 void mr_wait_stop_all(struct mr_api *api)
 {
     while (api->waiting) {
         struct mr_request *req = api->waiting;
-        finish_with(req, NULL);
+        reply_stopping(req);
         mr_reply_header(req, "Connection", "close");
         resume(req);
     }

@@ -98,8 +98,8 @@ static void begin_map(struct mr_operation *op)
     struct json_object *command;
     struct json_object *settings;
 
-    if (op->mapped) {
-        mr_operation_advance(op);
+    if (op->mapped) { /* a detach may have asked the kernel to unmap it */
+        mr_operation_command(op, mr_operation_new_command(op, "keep"), 0);
         return;
     }
     command = mr_operation_new_command(op, "map");
@@ -159,6 +159,18 @@ static void map_failed(struct mr_operation *op, struct json_object *message,
 static void mapped(struct mr_operation *op, struct json_object *message)
 {
     struct mr_volume *volume = op->volume;
+    const char *kept = op->mapped ? mr_json_get_string(message, "result") : NULL;
+
+    if (op->mapped && kept && strcmp(kept, "kept") == 0) {
+        mr_operation_advance(op);
+        return;
+    }
+    if (op->mapped) { /* its last user was faster */
+        op->mapped = false;
+        mr_volume_clear_identity(volume);
+        begin_map(op);
+        return;
+    }
     mr_identity_from_json(&volume->identity, mr_json_get(message, "identity"));
     op->mapped = true;
     mr_operation_advance(op);

@@ -24,6 +24,8 @@ struct mr_checker_events {
     void (*overflow)(void *ctx);
     /* The own mount table changed; coalesced, at most every 50 ms. */
     void (*mounts_changed)(void *ctx);
+    /* A mount went away in a marked foreign namespace (fanotify(7) FAN_MNT_DETACH). */
+    void (*copies_changed)(void *ctx);
     /* The kernel sent a uevent for this block device. */
     void (*device_changed)(void *ctx, uint32_t major, uint32_t minor);
 };
@@ -36,6 +38,11 @@ void mr_checker_free(struct mr_checker *checker);
 
 /* The inotify that workers inherit. Borrowed. */
 int mr_checker_inotify_fd(const struct mr_checker *checker);
+/* The fanotify group (FAN_REPORT_MNT, Linux 6.14) whose marks scans add on foreign mount
+ * namespaces; -1 when the kernel has none. A mark pins no namespace. Borrowed. */
+int mr_checker_fanotify_fd(const struct mr_checker *checker);
+/* Nobody waits any more: drops all marks. */
+void mr_checker_forget_copies(struct mr_checker *checker);
 /* A worker reported its watch: true when its event came before the report (and is used up
  * by this). */
 bool mr_checker_fired_early(struct mr_checker *checker, int wd);

@@ -19,7 +19,9 @@
     (250 * MR_NS_PER_MS) /* behind IN_UNMOUNT, should the event be lost */
 #define MR_DRAIN_MAX_NS (5 * MR_NS_PER_S)
 #define MR_UNARMED_MAX_NS (1 * MR_NS_PER_S) /* after a restart there is no watch */
-#define MR_GONE_MIN_NS (50 * MR_NS_PER_MS)  /* behind the uevent */
+#define MR_GATE_MIN_NS (50 * MR_NS_PER_MS)  /* no event tells of a close() */
+#define MR_GATE_MAX_NS (1 * MR_NS_PER_S)
+#define MR_GONE_MIN_NS (50 * MR_NS_PER_MS) /* behind the uevent */
 #define MR_SETTLE_MS 2000 /* IN_UNMOUNT seen: the super block goes in milliseconds */
 
 static int64_t next_backoff(struct mr_operation *op, int64_t min_ns, int64_t max_ns)
@@ -46,6 +48,13 @@ static void not_held(struct mr_operation *op)
     op->known_held = false;
     mr_holders_unwatch(op);
     mr_volume_touch(op->volume);
+}
+
+/* Nobody has it any more. */
+static void released(struct mr_operation *op)
+{
+    mr_holders_released(op);
+    not_held(op);
 }
 
 /* --- inspect --- */
@@ -146,15 +155,52 @@ static void begin_drain(struct mr_operation *op)
     mr_operation_command(op, command, 0);
 }
 
+/* With the claim in hand nobody new can mount it; but who has it open, or a loop device
+ * on it, is not in the way of the claim and would lose it. Only a complete look that
+ * finds nobody lets an unmap that asks nobody go ahead. */
+static void on_gate(void *ctx, struct json_object *rows, bool complete,
+                    const struct mr_err *err)
+{
+    struct mr_operation *op = ctx;
+
+    (void)err; /* no rows: not known to be free */
+    op->gate = NULL;
+    if (rows && complete && json_object_array_length(rows) == 0) {
+        op->evidence = json_object_new_object();
+        mr_json_set_int(op->evidence, "openers", 0);
+        mr_json_set_int(op->evidence, "stacked_loops", 0);
+        op->released_at_ms = mr_wall_ms();
+        released(op);
+        mr_operation_advance(op);
+        return;
+    }
+    wait_held(op, MR_GATE_MIN_NS, MR_GATE_MAX_NS);
+    if (rows)
+        mr_holders_update(op->volume, rows, true);
+}
+
+static void begin_gate(struct mr_operation *op)
+{
+    op->gate = mr_scanner_request(op->engine->scanner, mr_holders_target(op->volume),
+                                  on_gate, op);
+    if (!op->gate)
+        wait_held(op, MR_GATE_MIN_NS, MR_GATE_MAX_NS);
+}
+
 static void claim_answered(struct mr_operation *op, struct json_object *message)
 {
     const char *result = mr_json_get_string(message, "result");
+    const char *unmap = mr_json_get_string(message, "unmap");
     bool gone = result && strcmp(result, "gone") == 0;
     bool claimed = result && strcmp(result, "claimed") == 0;
 
+    if (claimed && (!unmap || strcmp(unmap, "deferred") != 0)) {
+        begin_gate(op);
+        return;
+    }
     if (claimed || gone) {
         op->released_at_ms = claimed ? mr_wall_ms() : 0;
-        not_held(op);
+        released(op);
         mr_operation_advance(op);
         return;
     }
@@ -170,6 +216,7 @@ static void claim_answered(struct mr_operation *op, struct json_object *message)
 void mr_detach_unmounted(struct mr_operation *op)
 {
     op->wd = -1; /* the kernel removed it */
+    op->dying = true;
     op->settle = true;
     if (op->step == MR_STEP_DRAIN && op->worker && op->ready && !op->busy &&
         !op->unmap_asked) {
@@ -215,14 +262,16 @@ static void unmap_answered(struct mr_operation *op, struct json_object *message)
             op->evidence = json_object_new_object();
         json_object_object_foreach(evidence, key, value)
         {
-            if (!(op->unmap_asked && strcmp(key, "exclusive_open") == 0))
+            bool known = mr_json_get(op->evidence, key) != NULL;
+            if (!(op->unmap_asked && strcmp(key, "exclusive_open") == 0) &&
+                (value || !known))
                 mr_json_set(op->evidence, key, json_object_get(value));
         }
     }
     if (result && strcmp(result, "gone") == 0) {
         if (op->unmap_asked && op->released_at_ms)
             op->released_at_ms = mr_wall_ms();
-        not_held(op);
+        released(op);
         mr_operation_advance(op);
         return;
     }
@@ -231,7 +280,26 @@ static void unmap_answered(struct mr_operation *op, struct json_object *message)
         op->backoff_ns = 0;
     op->unmap_asked = true;
     op->step = MR_STEP_DRAIN;
-    wait_held(op, MR_GONE_MIN_NS, MR_DRAIN_MAX_NS);
+    if (op->then)
+        mr_detach_cancel(op);
+    else
+        wait_held(op, MR_GONE_MIN_NS, MR_DRAIN_MAX_NS);
+}
+
+bool mr_detach_is_unmapping(const struct mr_operation *op)
+{
+    return op->step == MR_STEP_CLAIM || op->step == MR_STEP_UNMAP;
+}
+
+void mr_detach_cancel(struct mr_operation *op)
+{
+    if (op->ending || op->ended || mr_detach_is_unmapping(op))
+        return;
+    (void)mr_fail(&op->error, MR_E_DETACH_CANCELLED, 0,
+                  "a PUT of the same spec cancelled the detach of volume '%s'",
+                  op->volume->id);
+    op->error.residue = MR_RESIDUE_POSSIBLE;
+    mr_operation_end(op, -1, MR_STATE_FAILED, "detach_cancelled");
 }
 
 void mr_detach_look_again(struct mr_operation *op)

@@ -139,7 +139,7 @@ void mr_engine_check_mount(struct mr_volume *volume)
     err.residue = MR_RESIDUE_POSSIBLE;
     mr_volume_set_error(volume, &err);
     mr_volume_set_state(volume, MR_STATE_FAILED);
-    mr_volume_record(volume, "unmounted_by_others");
+    mr_volume_record(volume, "unmounted_by_others", NULL, NULL, NULL);
 }
 
 static void on_mounts_changed(void *ctx)
@@ -152,6 +152,15 @@ static void on_mounts_changed(void *ctx)
         else if (volume->op->step == MR_STEP_UNMOUNT)
             mr_detach_look_again(volume->op);
     }
+}
+
+/* A copy in some other namespace is gone: which, the claim will tell. */
+static void on_copies_changed(void *ctx)
+{
+    struct mr_engine *engine = ctx;
+    for (size_t i = 0; i < engine->volume_count; i++)
+        if (engine->volumes[i]->op && engine->volumes[i]->op->known_held)
+            mr_detach_look_again(engine->volumes[i]->op);
 }
 
 static void on_device_changed(void *ctx, uint32_t major, uint32_t minor)
@@ -169,6 +178,7 @@ static const struct mr_checker_events checker_events = {
     .unmounted = on_unmounted,
     .overflow = on_overflow,
     .mounts_changed = on_mounts_changed,
+    .copies_changed = on_copies_changed,
     .device_changed = on_device_changed,
 };
 
@@ -217,7 +227,9 @@ static int open_parts(struct mr_engine *engine, struct mr_err *err)
             mr_workers_new(engine->loop, config->libexec_dir,
                            mr_checker_inotify_fd(engine->checker), &engine->workers, err);
     if (rc == 0)
-        rc = mr_scanner_new(engine->loop, config->libexec_dir, &engine->scanner, err);
+        rc = mr_scanner_new(engine->loop, config->libexec_dir,
+                            mr_checker_fanotify_fd(engine->checker), &engine->scanner,
+                            err);
     if (rc == 0)
         rc = mr_journal_open(engine->loop, config->state_dir, &engine->journal, err);
     return rc;
@@ -248,7 +260,9 @@ void mr_engine_free(struct mr_engine *engine)
 {
     if (!engine)
         return;
-    mr_holders_stop(engine);
+    mr_pending_stop(engine);
+    for (size_t i = 0; i < engine->volume_count; i++)
+        mr_act_free(engine->volumes[i]->act);
     for (size_t i = 0; i < engine->volume_count; i++) {
         struct mr_operation *op = engine->volumes[i]->op;
         if (op && op->recovering)

@@ -14,6 +14,7 @@
 #include "storage/base/err.h"
 #include "storage/base/loop.h"
 #include "storage/config.h"
+#include "storage/holder_kind.h"
 #include "storage/plan.h"
 #include "storage/spec.h"
 
@@ -35,10 +36,11 @@ void mr_engine_free(struct mr_engine *engine);
 bool mr_engine_recovering(const struct mr_engine *engine);
 
 /* PUT: starts an attach (or a verification, when the same spec is attached), or joins the
- * running one. Takes spec in every case. On 0 *ret_op is the operation, borrowed: valid
- * at least until control goes back to the loop; keep it by its id or by a watch.
- * Refusals: RECOVERING, SPEC_CONFLICT, SOURCE_IN_USE, MOUNT_PATH_BUSY, PATH_NOT_ALLOWED,
- * OPERATION_PENDING, WEDGED, JOURNAL_UNAVAILABLE. */
+ * running one. While a detach of the same spec waits, that is cancelled (its waiters get
+ * DETACH_CANCELLED) and the volume comes back. Takes spec in every case. On 0 *ret_op is
+ * the operation, borrowed: valid at least until control goes back to the loop; keep it by
+ * its id or by a watch. Refusals: RECOVERING, SPEC_CONFLICT, SOURCE_IN_USE,
+ * MOUNT_PATH_BUSY, PATH_NOT_ALLOWED, OPERATION_PENDING, WEDGED, JOURNAL_UNAVAILABLE. */
 int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *spec,
                      struct mr_operation **ret_op, struct mr_err *err);
 
@@ -86,13 +88,67 @@ struct mr_watch *mr_operation_watch(struct mr_operation *op, mr_operation_fn fn,
 /* The caller lost interest; fn is not called. */
 void mr_watch_cancel(struct mr_watch *watch);
 
+/* --- answers that take a while --- */
+
+/* An answer on its way. fn is called once, from the loop, with the document (borrowed) or
+ * NULL and why; NULL and NULL: the agent stops. The pending is freed before the call. */
+struct mr_pending;
+typedef void (*mr_answer_fn)(void *ctx, struct json_object *document,
+                             const struct mr_err *err);
+/* The caller lost interest; fn is not called. What was begun (an action, a forget) goes
+ * on. NULL is fine. */
+void mr_pending_cancel(struct mr_pending *pending);
+
 /* GET /volumes/{id}/holders: a scan that starts after this call; callers that wait at the
- * same time share one. fn gets the Holders document (borrowed) or NULL and why (the scan
- * died; NULL and NULL: the agent stops). Returns NULL when out of memory. */
-typedef void (*mr_holders_fn)(void *ctx, struct json_object *document,
-                              const struct mr_err *err);
-struct mr_scan_wait *mr_engine_holders(struct mr_engine *engine, struct mr_volume *volume,
-                                       mr_holders_fn fn, void *ctx);
-void mr_scan_wait_cancel(struct mr_scan_wait *wait);
+ * same time share one. The answer is the Holders document. NULL when out of memory. */
+struct mr_pending *mr_engine_holders(struct mr_engine *engine, struct mr_volume *volume,
+                                     mr_answer_fn fn, void *ctx);
+
+/* GET /volumes/{id}/history, also of a volume that is gone: {items, next_page_token}.
+ * after: sequence number of the last item seen, 0 = from the start; limit 1 to 1000. NULL
+ * and err: VOLUME_NOT_FOUND, RECOVERING, INTERNAL. */
+struct mr_pending *mr_engine_history(struct mr_engine *engine, const char *id,
+                                     int64_t after, unsigned limit, mr_answer_fn fn,
+                                     void *ctx, struct mr_err *err);
+
+struct mr_action_request {
+    enum mr_action action;
+    struct json_object *holders; /* array of row ids; NULL when none were given */
+    const char *signal;          /* "TERM" or "KILL"; NULL: TERM */
+    bool accept_data_loss;
+    struct json_object *caller; /* who asks, for the journal */
+};
+/* POST /volumes/{id}/holders/actions: journals it with the caller, then acts by a worker
+ * of its own, then scans. All of request is borrowed for the call. The answer: {action,
+ * volume, operation, started_at, ended_at, results: [{holder, kind, pid, path, done,
+ * detail}], remaining: Holders document}. NULL and err: VOLUME_NOT_FOUND, RECOVERING,
+ * NOT_DETACHING, OPERATION_PENDING (another action runs), HOLDER_NOT_FOUND,
+ * LOSS_NOT_ACCEPTED (detail says what would be lost), ACTION_UNSUPPORTED. The answer may
+ * fail with JOURNAL_UNAVAILABLE, WEDGED (the worker hangs) and what the worker says. */
+struct mr_pending *mr_engine_act(struct mr_engine *engine, const char *id,
+                                 const struct mr_action_request *request, mr_answer_fn fn,
+                                 void *ctx, struct mr_err *err);
+
+/* POST /volumes/{id}/forget: ends the wait of a detach (waiters get ORPHAN), leaves all
+ * mapped, state `orphan`. reason (may be NULL) and caller go into the journal; both
+ * borrowed. The answer, when durable: the volume document. NULL and err:
+ * VOLUME_NOT_FOUND, RECOVERING, NOT_DETACHING. */
+struct mr_pending *mr_engine_forget(struct mr_engine *engine, const char *id,
+                                    const char *reason, struct json_object *caller,
+                                    mr_answer_fn fn, void *ctx, struct mr_err *err);
+
+/* --- orphans: left mapped because their detach was given up --- */
+
+/* The first orphan whose id sorts after `after` (NULL: the first of all), or NULL. */
+struct mr_volume *mr_engine_next_orphan(struct mr_engine *engine, const char *after);
+/* {id, kind: "forgotten", volume: Volume document, reason, forgotten_at, forgotten_by}.
+ * New reference. */
+struct json_object *mr_orphan_document(const struct mr_volume *volume);
+/* DELETE /orphans/{id}: goes on with its detach, by the same rules. As
+ * mr_engine_detach(); VOLUME_NOT_FOUND when it is no orphan and is not being taken down
+ * as one. */
+int mr_engine_detach_orphan(struct mr_engine *engine, const char *id,
+                            bool accept_data_loss, struct mr_operation **ret_op,
+                            struct mr_err *err);
 
 #endif

@@ -33,7 +33,8 @@ struct mr_engine {
     size_t volume_size;
     struct mr_operation *operations; /* newest first */
     size_t ended_count;
-    struct mr_scan_wait *scan_waits;
+    struct mr_pending *pendings;
+    unsigned held;       /* detaches that wait for holders now */
     size_t recover_next; /* index into volumes of the next one to recover */
     unsigned recovering; /* volumes being compared with the kernel now */
 };
@@ -69,9 +70,33 @@ struct mr_volume {
     int64_t holders_at_ms;
     int64_t attached_at_ms;
     int64_t updated_at_ms;
-    int64_t unmounted_at_ms; /* in the running detach; 0 = not yet */
+    int64_t unmounted_at_ms;       /* in the running detach; 0 = not yet */
+    struct mr_err wedged_why;      /* with wedged */
+    struct json_object *forgotten; /* an orphan: {reason, at_ms, by}; else NULL */
+    struct mr_act *act;            /* the action that runs on its holders, or NULL */
     struct json_object
         *unfinished; /* the row as loaded, until the start has dealt with it */
+};
+
+struct mr_pending {
+    struct mr_engine *engine;
+    struct mr_pending *next;
+    struct mr_volume *volume;
+    mr_answer_fn fn;
+    void *ctx;
+    struct mr_scan_request *scan; /* ends with it */
+    struct mr_watch *watch;       /* ends with it */
+    struct mr_pending **slot;     /* who will answer keeps it there; NULL: nobody */
+};
+
+/* A process that is seen to hold: its end is a reason to look again at once. */
+struct mr_exit {
+    struct mr_exit *next;
+    struct mr_operation *op;
+    struct mr_io *io;
+    int pidfd;
+    pid_t pid;
+    int64_t start_time;
 };
 
 struct mr_watch {
@@ -131,10 +156,20 @@ struct mr_operation {
     bool known_held; /* the last look at the device or mount said busy */
     bool mapped;     /* facts read back from the kernel by inspect */
     bool mounted;
-    bool unmap_asked;       /* the device is on its way out: wait for it to be gone */
-    bool settle;            /* IN_UNMOUNT was seen: the next claim may wait */
-    bool settle_asked;      /* the claim at the worker does */
-    int64_t released_at_ms; /* when the claim was granted */
+    bool unmap_asked;          /* the device is on its way out: wait for it to be gone */
+    bool dying;                /* IN_UNMOUNT was seen: the file system goes for good */
+    bool settle;               /* the same: the next claim may wait */
+    bool settle_asked;         /* the claim at the worker does */
+    int64_t released_at_ms;    /* when the claim was granted */
+    struct mr_operation *then; /* an attach that starts when this detach has ended */
+    struct mr_spec *then_spec;
+    bool watching;                /* counted in mr_engine.held */
+    struct mr_scan_request *gate; /* may an immediate unmap go ahead? */
+    struct mr_worker *examiner;
+    int64_t examine_at_ns; /* not before; 0: never examined */
+    int64_t examine_after_ns;
+    bool frozen; /* the file system, when it was examined last */
+    struct mr_exit *exits;
     struct json_object *waited_for; /* all holders seen by this operation */
     struct json_object *evidence;
 };
@@ -153,8 +188,10 @@ void mr_volume_clear_facts(struct mr_volume *volume);
 void mr_volume_clear_identity(struct mr_volume *volume);
 /* Is something of it mapped or mounted, as far as we know? */
 bool mr_volume_has_residue(const struct mr_volume *volume);
-/* Writes the row without an operation, and does not wait. */
-void mr_volume_record(struct mr_volume *volume, const char *event);
+/* Writes the row and a line of history (detail may be NULL, borrowed) without an
+ * operation row; fn (may be NULL) is called when it is durable. */
+void mr_volume_record(struct mr_volume *volume, const char *event,
+                      struct json_object *detail, mr_journal_fn fn, void *ctx);
 /* The durable row and back. from_row returns 0 or a negative errno with err. */
 struct json_object *mr_volume_to_row(const struct mr_volume *volume);
 int mr_volume_from_row(struct mr_volume *volume, struct json_object *row,
@@ -241,16 +278,80 @@ void mr_detach_finish(struct mr_operation *op);
 void mr_detach_unmounted(struct mr_operation *op);
 void mr_detach_look_again(struct mr_operation *op);
 
+/* The plan is ended by a PUT of the same spec (op->then is set): at once, or as soon as
+ * the answer of an unmap that is under way tells what became of the device. */
+void mr_detach_cancel(struct mr_operation *op);
+/* Is the unmap being recorded, or at the worker? */
+bool mr_detach_is_unmapping(const struct mr_operation *op);
+
 /* --- holders.c --- */
-/* Keeps first_seen of rows known before, notes the time, makes `unowned` when held and
- * nobody was found. */
+/* Keeps first_seen of rows known before, notes who came and who left, makes `unowned`
+ * when held and nobody was found. */
 void mr_holders_update(struct mr_volume *volume, struct json_object *rows,
                        bool known_held);
+/* The rows of the last update that a scan found. New reference. */
+struct json_object *mr_holders_scanned(const struct mr_volume *volume);
+/* What a scan is to look for: one of `targets` in protocol.h. */
+struct json_object *mr_holders_target(const struct mr_volume *volume);
+/* The Holders document. */
+struct json_object *mr_holders_document(const struct mr_volume *volume, bool complete,
+                                        bool known_held);
+/* The row with this id, borrowed, or NULL. */
+struct json_object *mr_holders_find(struct json_object *rows, const char *id);
+/* All that this detach has waited for has let go now. */
+void mr_holders_released(struct mr_operation *op);
 /* Starts the periodic scans of a held detach; stops them. */
 void mr_holders_watch(struct mr_operation *op);
 void mr_holders_unwatch(struct mr_operation *op);
-/* The agent stops: tells everybody who waits for a scan. */
-void mr_holders_stop(struct mr_engine *engine);
+
+/* --- examine.c --- */
+/* When nobody can be named, or no watch is armed: asks a worker whether the file system
+ * is frozen, and arms a watch. At most once in a (growing) while. */
+void mr_examine(struct mr_operation *op);
+void mr_examine_end(struct mr_operation *op);
+
+/* --- exits.c --- */
+/* Watches the processes of these rows. */
+void mr_exits_watch(struct mr_operation *op, struct json_object *rows);
+void mr_exits_forget(struct mr_operation *op);
+
+/* --- pending.c --- */
+/* NULL when out of memory. */
+struct mr_pending *mr_pending_new(struct mr_volume *volume, mr_answer_fn fn, void *ctx);
+/* Frees it, then calls. NULL is fine: nobody waits any more. */
+void mr_pending_answer(struct mr_pending *pending, struct json_object *document,
+                       const struct mr_err *err);
+/* The agent stops: tells everybody. */
+void mr_pending_stop(struct mr_engine *engine);
+
+/* --- actions.c --- */
+/* The agent stops. */
+void mr_act_free(struct mr_act *act);
+
+/* --- cancel.c --- */
+/* A PUT while a detach of the same spec waits. Takes spec when it returns 0. */
+int mr_cancel_detach(struct mr_volume *volume, struct mr_spec *spec,
+                     struct mr_operation **ret_op, struct mr_err *err);
+/* op has ended: starts what was to come then. */
+void mr_cancel_go_on(struct mr_operation *op);
+
+/* --- requests.c --- */
+int mr_refuse_recovering(struct mr_err *err);
+int mr_refuse_unknown(const char *id, struct mr_err *err);
+int mr_refuse_pending(const struct mr_volume *volume, struct mr_err *err);
+/* A new operation in the engine's list, or NULL and err. */
+struct mr_operation *mr_request_operation(struct mr_volume *volume, enum mr_goal goal,
+                                          struct mr_err *err);
+/* Starts op as an attach of a volume with nothing left of it: with a token of its own at
+ * the place of spec's mount path. Takes spec in every case. */
+int mr_request_attach_fresh(struct mr_volume *volume, struct mr_operation *op,
+                            struct mr_spec *spec, struct mr_err *err);
+/* op could not even start: ends it, the volume stays what it is. */
+void mr_request_failed(struct mr_volume *volume, struct mr_operation *op,
+                       const struct mr_err *err);
+/* The rest of mr_engine_detach() once it is clear that this volume is to go. */
+int mr_request_detach(struct mr_volume *volume, bool accept_data_loss,
+                      struct mr_operation **ret_op, struct mr_err *err);
 
 /* --- reconcile.c --- */
 int mr_reconcile_load(struct mr_engine *engine, struct mr_err *err);

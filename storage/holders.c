@@ -14,17 +14,9 @@
 #define MR_FIRST_SCAN_NS (250 * MR_NS_PER_MS) /* most holds end before anybody asks */
 #define MR_SCAN_MIN_NS (1 * MR_NS_PER_S)
 #define MR_SCAN_MAX_NS (30 * MR_NS_PER_S)
+#define MR_WAITED_FOR_MAX 200 /* rows in a proof; the journal has them all */
 
-struct mr_scan_wait {
-    struct mr_engine *engine;
-    struct mr_scan_wait *next;
-    struct mr_volume *volume;
-    struct mr_scan_request *request;
-    mr_holders_fn fn;
-    void *ctx;
-};
-
-static struct json_object *find_row(struct json_object *rows, const char *id)
+struct json_object *mr_holders_find(struct json_object *rows, const char *id)
 {
     size_t count =
         json_object_is_type(rows, json_type_array) ? json_object_array_length(rows) : 0;
@@ -37,38 +29,138 @@ static struct json_object *find_row(struct json_object *rows, const char *id)
     return NULL;
 }
 
-static struct json_object *unowned_row(const struct mr_volume *volume)
+/* A row that no scan can make, in the shape of theirs. */
+static struct json_object *own_row(const struct mr_volume *volume,
+                                   enum mr_holder_kind kind)
 {
-    static const char *const nulls[] = {"pid",    "start_time", "tid",  "comm",
-                                        "cgroup", "container",  "path", "mount_ns"};
+    static const char *const nulls[] = {
+        "pid",     "start_time", "tid",  "comm",     "uid",      "user", "cgroup",
+        "runtime", "container",  "unit", "mount_ns", "mount_id", "path"};
     struct json_object *row = json_object_new_object();
-    mr_json_set_string(row, "id", "unowned");
-    mr_json_set_string(row, "kind", "unowned");
+    mr_json_set_string(row, "id", mr_holder_kind_name(kind));
+    mr_json_set_string(row, "kind", mr_holder_kind_name(kind));
+    mr_json_set_bool(row, "certain", true);
     for (size_t i = 0; i < sizeof(nulls) / sizeof(nulls[0]); i++)
         mr_json_set(row, nulls[i], NULL);
     mr_json_set_string(row, "device", volume->identity.node);
+    mr_json_set(row, "actions", mr_holder_actions(kind, false));
+    mr_json_set_string(row, "remedy", mr_holder_remedy(kind));
     return row;
 }
 
-/* All holders that a detach has waited for, each once, with the newest times. */
-static void remember(struct mr_operation *op, struct json_object *rows)
+static bool any_certain(struct json_object *rows)
 {
+    for (size_t i = 0; i < json_object_array_length(rows); i++)
+        if (mr_json_get_bool(json_object_array_get_idx(rows, i), "certain", true))
+            return true;
+    return false;
+}
+
+/* --- times: when was it seen first, last, no more? --- */
+
+/* before: the same row in the last update, elapsed_ms ago; NULL when it is new. */
+static void set_seen(struct json_object *row, struct json_object *before,
+                     int64_t elapsed_ms, const char *now)
+{
+    const char *first = mr_json_get_string(before, "first_seen");
+    int64_t seen_for =
+        before ? mr_json_get_int(before, "seen_for_ms", 0) + elapsed_ms : 0;
+
+    mr_json_set_string(row, "first_seen", first ? first : now);
+    mr_json_set_string(row, "last_seen", now);
+    mr_json_set(row, "gone_at", NULL);
+    mr_json_set_int(row, "seen_for_ms", seen_for);
+}
+
+/* Into the proof: each holder once, with the newest times. old: its row there, or NULL.
+ */
+static void remember(struct mr_operation *op, struct json_object *row,
+                     struct json_object *old)
+{
+    static const char *const newest[] = {"last_seen", "gone_at", "seen_for_ms"};
+
     if (!op->waited_for)
         op->waited_for = json_object_new_array();
-    for (size_t i = 0; i < json_object_array_length(rows); i++) {
-        struct json_object *row = json_object_array_get_idx(rows, i);
-        struct json_object *old = find_row(op->waited_for, mr_json_get_string(row, "id"));
-        if (old)
-            mr_json_set(old, "last_seen", json_object_get(mr_json_get(row, "last_seen")));
-        else if (json_object_array_length(op->waited_for) < 1000)
-            (void)json_object_array_add(op->waited_for, json_object_get(row));
+    for (size_t i = 0; old && i < sizeof(newest) / sizeof(newest[0]); i++)
+        mr_json_set(old, newest[i], json_object_get(mr_json_get(row, newest[i])));
+    if (!old && json_object_array_length(op->waited_for) < MR_WAITED_FOR_MAX)
+        (void)json_object_array_add(op->waited_for, json_object_get(row));
+}
+
+/* What the history keeps of one who let go. */
+static struct json_object *farewell(struct json_object *row)
+{
+    static const char *const keys[] = {"id",   "kind",       "pid",       "comm",
+                                       "path", "first_seen", "last_seen", "gone_at"};
+    struct json_object *json = json_object_new_object();
+
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+        mr_json_set(json, keys[i], json_object_get(mr_json_get(row, keys[i])));
+    return json;
+}
+
+static void record_change(struct mr_operation *op, struct json_object *appeared,
+                          struct json_object *left)
+{
+    if (json_object_array_length(appeared) == 0 && json_object_array_length(left) == 0)
+        return;
+    MR_AUTO_JSON struct json_object *detail = json_object_new_object();
+    mr_json_set(detail, "appeared", json_object_get(appeared));
+    mr_json_set(detail, "let_go", json_object_get(left));
+    mr_operation_record(op, "holders", detail, NULL);
+}
+
+/* Those it waited for that are not in list any more. */
+static void note_left(struct mr_operation *op, struct json_object *list,
+                      const char *gone_at, struct json_object *left)
+{
+    size_t count = op->waited_for ? json_object_array_length(op->waited_for) : 0;
+
+    for (size_t i = 0; i < count; i++) {
+        struct json_object *row = json_object_array_get_idx(op->waited_for, i);
+        if (mr_json_get_string(row, "gone_at") ||
+            mr_holders_find(list, mr_json_get_string(row, "id")))
+            continue;
+        mr_json_set_string(row, "gone_at", gone_at);
+        (void)json_object_array_add(left, farewell(row));
     }
+}
+
+static void note_held(struct mr_operation *op, struct json_object *list, const char *now)
+{
+    MR_AUTO_JSON struct json_object *appeared = json_object_new_array();
+    MR_AUTO_JSON struct json_object *left = json_object_new_array();
+
+    note_left(op, list, now, left);
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
+        struct json_object *row = json_object_array_get_idx(list, i);
+        struct json_object *old =
+            mr_holders_find(op->waited_for, mr_json_get_string(row, "id"));
+        size_t known = op->waited_for ? json_object_array_length(op->waited_for) : 0;
+        if (old ? mr_json_get(old, "gone_at") != NULL : known < MR_WAITED_FOR_MAX)
+            (void)json_object_array_add(appeared, json_object_get(row));
+        remember(op, row, old);
+    }
+    record_change(op, appeared, left);
+}
+
+void mr_holders_released(struct mr_operation *op)
+{
+    MR_AUTO_JSON struct json_object *left = json_object_new_array();
+    MR_AUTO_JSON struct json_object *none = json_object_new_array();
+    char now[MR_TIME_TEXT];
+
+    note_left(op, none, mr_time_text(mr_wall_ms(), now), left);
+    record_change(op, none, left);
 }
 
 void mr_holders_update(struct mr_volume *volume, struct json_object *rows,
                        bool known_held)
 {
+    MR_AUTO_JSON struct json_object *before = mr_take_ptr(volume->holders);
     struct json_object *list = json_object_new_array();
+    struct mr_operation *op = volume->op;
+    int64_t last_ms = volume->holders_at_ms;
     char now[MR_TIME_TEXT];
 
     volume->holders_at_ms = mr_wall_ms();
@@ -76,25 +168,37 @@ void mr_holders_update(struct mr_volume *volume, struct json_object *rows,
     for (size_t i = 0; i < json_object_array_length(rows); i++)
         (void)json_object_array_add(list,
                                     json_object_get(json_object_array_get_idx(rows, i)));
-    /* Never an empty list while held. */
-    if (known_held && json_object_array_length(list) == 0)
-        (void)json_object_array_add(list, unowned_row(volume));
+    if (known_held && op && op->frozen)
+        (void)json_object_array_add(list, own_row(volume, MR_HOLDER_FROZEN));
+    /* Never an empty list while held, and never candidates alone. */
+    if (known_held && !any_certain(list))
+        (void)json_object_array_add(list, own_row(volume, MR_HOLDER_UNOWNED));
     for (size_t i = 0; i < json_object_array_length(list); i++) {
         struct json_object *row = json_object_array_get_idx(list, i);
-        struct json_object *old =
-            find_row(volume->holders, mr_json_get_string(row, "id"));
-        const char *first = mr_json_get_string(old, "first_seen");
-        mr_json_set_string(row, "first_seen", first ? first : now);
-        mr_json_set_string(row, "last_seen", now);
+        const char *id = mr_json_get_string(row, "id");
+        set_seen(row, mr_holders_find(before, id), volume->holders_at_ms - last_ms, now);
     }
-    (void)json_object_put(volume->holders);
     volume->holders = list;
-    if (known_held && volume->op)
-        remember(volume->op, list);
+    if (known_held && op)
+        note_held(op, list, now);
     mr_volume_touch(volume);
 }
 
-static struct json_object *new_target(const struct mr_volume *volume)
+struct json_object *mr_holders_scanned(const struct mr_volume *volume)
+{
+    struct json_object *rows = json_object_new_array();
+
+    for (size_t i = 0; i < json_object_array_length(volume->holders); i++) {
+        struct json_object *row = json_object_array_get_idx(volume->holders, i);
+        enum mr_holder_kind kind =
+            mr_holder_kind_from_name(mr_json_get_string(row, "kind"));
+        if (kind != MR_HOLDER_FROZEN && kind != MR_HOLDER_UNOWNED)
+            (void)json_object_array_add(rows, json_object_get(row));
+    }
+    return rows;
+}
+
+struct json_object *mr_holders_target(const struct mr_volume *volume)
 {
     const struct mr_operation *op = volume->op;
     /* Before the first look of an operation the record decides. */
@@ -111,7 +215,27 @@ static struct json_object *new_target(const struct mr_volume *volume)
                        volume->spec ? volume->spec->mount_path : "");
     mr_json_set(target, "own_mount",
                 mounted ? mr_mount_record_to_json(&volume->mount) : NULL);
+    mr_json_set_bool(target, "held", op && op->known_held);
     return target;
+}
+
+struct json_object *mr_holders_document(const struct mr_volume *volume, bool complete,
+                                        bool known_held)
+{
+    struct json_object *json = json_object_new_object();
+    bool mapped = volume->identity.diskseq != 0 || mr_volume_has_residue(volume);
+    char text[MR_TIME_TEXT];
+    /* Under our own mount the exclusive open, the one proof of "free", cannot be had:
+     * then nobody seen means unknown. */
+    const char *held = known_held || any_certain(volume->holders) ? "held"
+                       : mapped                                   ? "unknown"
+                                                                  : "free";
+
+    mr_json_set_string(json, "held", held);
+    mr_json_set_bool(json, "complete", complete);
+    mr_json_set_string(json, "scanned_at", mr_time_text(volume->holders_at_ms, text));
+    mr_json_set(json, "holders", json_object_get(volume->holders));
+    return json;
 }
 
 /* --- while a detach waits --- */
@@ -135,16 +259,20 @@ static void on_scanned(void *ctx, struct json_object *rows, bool complete,
     op->scan = NULL;
     if (!op->known_held)
         return;
-    if (rows)
-        mr_holders_update(op->volume, rows, true);
     schedule(op);
+    if (!rows)
+        return;
+    mr_holders_update(op->volume, rows, true);
+    mr_exits_watch(op, rows);
+    if (op->wd < 0 || !any_certain(rows))
+        mr_examine(op);
 }
 
 static void on_scan_timer(void *ctx)
 {
     struct mr_operation *op = ctx;
     if (!op->scan)
-        op->scan = mr_scanner_request(op->engine->scanner, new_target(op->volume),
+        op->scan = mr_scanner_request(op->engine->scanner, mr_holders_target(op->volume),
                                       on_scanned, op);
     if (!op->scan)
         schedule(op);
@@ -154,6 +282,8 @@ void mr_holders_watch(struct mr_operation *op)
 {
     mr_timer_init(&op->scan_timer, op->engine->loop, on_scan_timer, op);
     op->scan_after_ns = 0;
+    op->engine->held += !op->watching;
+    op->watching = true;
     schedule(op);
 }
 
@@ -162,93 +292,12 @@ void mr_holders_unwatch(struct mr_operation *op)
     mr_timer_cancel(&op->scan_timer);
     mr_scanner_cancel(op->scan);
     op->scan = NULL;
-}
-
-/* --- GET /volumes/{id}/holders --- */
-
-static struct json_object *document(const struct mr_volume *volume, bool complete,
-                                    bool known_held)
-{
-    struct json_object *json = json_object_new_object();
-    bool any = json_object_array_length(volume->holders) > 0;
-    bool mapped = volume->identity.diskseq != 0 || mr_volume_has_residue(volume);
-    char text[MR_TIME_TEXT];
-    /* Under our own mount the exclusive open, the one proof of "free", cannot be had:
-     * then nobody seen means unknown. */
-    const char *held = any || known_held ? "held" : mapped ? "unknown" : "free";
-
-    mr_json_set_string(json, "held", held);
-    mr_json_set_bool(json, "complete", complete);
-    mr_json_set_string(json, "scanned_at", mr_time_text(volume->holders_at_ms, text));
-    mr_json_set(json, "holders", json_object_get(volume->holders));
-    return json;
-}
-
-static void unlink_wait(struct mr_scan_wait *wait)
-{
-    for (struct mr_scan_wait **at = &wait->engine->scan_waits; *at; at = &(*at)->next) {
-        if (*at == wait) {
-            *at = wait->next;
-            break;
-        }
-    }
-}
-
-static void on_asked(void *ctx, struct json_object *rows, bool complete,
-                     const struct mr_err *err)
-{
-    struct mr_scan_wait *wait = ctx;
-    struct mr_volume *volume = wait->volume;
-    bool known_held = volume->op && volume->op->known_held;
-    mr_holders_fn fn = wait->fn;
-    void *fn_ctx = wait->ctx;
-
-    unlink_wait(wait);
-    free(wait);
-    if (!rows) {
-        fn(fn_ctx, NULL, err);
+    op->frozen = false;
+    mr_examine_end(op);
+    mr_exits_forget(op);
+    if (!op->watching)
         return;
-    }
-    mr_holders_update(volume, rows, known_held);
-    MR_AUTO_JSON struct json_object *json = document(volume, complete, known_held);
-    fn(fn_ctx, json, NULL);
-}
-
-struct mr_scan_wait *mr_engine_holders(struct mr_engine *engine, struct mr_volume *volume,
-                                       mr_holders_fn fn, void *ctx)
-{
-    struct mr_scan_wait *wait = calloc(1, sizeof(*wait));
-    if (!wait)
-        return NULL;
-    *wait =
-        (struct mr_scan_wait){.engine = engine, .volume = volume, .fn = fn, .ctx = ctx};
-    wait->request =
-        mr_scanner_request(engine->scanner, new_target(volume), on_asked, wait);
-    if (!wait->request) {
-        free(wait);
-        return NULL;
-    }
-    wait->next = engine->scan_waits;
-    engine->scan_waits = wait;
-    return wait;
-}
-
-void mr_scan_wait_cancel(struct mr_scan_wait *wait)
-{
-    if (!wait)
-        return;
-    unlink_wait(wait);
-    mr_scanner_cancel(wait->request);
-    free(wait);
-}
-
-void mr_holders_stop(struct mr_engine *engine)
-{
-    while (engine->scan_waits) {
-        struct mr_scan_wait *wait = engine->scan_waits;
-        mr_holders_fn fn = wait->fn;
-        void *fn_ctx = wait->ctx;
-        mr_scan_wait_cancel(wait);
-        fn(fn_ctx, NULL, NULL);
-    }
+    op->watching = false;
+    if (--op->engine->held == 0)
+        mr_checker_forget_copies(op->engine->checker);
 }

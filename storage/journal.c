@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "storage/journal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -12,42 +13,31 @@
 #include "storage/base/cleanup.h"
 #include "storage/base/clock.h"
 #include "storage/base/json.h"
+#include "storage/journal_rows.h"
 #include "storage/journal_schema.h"
 
-MR_DEFINE_CLEANUP(stmt, sqlite3_stmt *, (void)sqlite3_finalize);
-
-enum text {
-    TEXT_ID,
-    TEXT_STATE,
-    TEXT_VOLUME,
-    TEXT_OPERATION_ID,
-    TEXT_OPERATION,
-    TEXT_EVENT,
-    TEXT_DETAIL,
-    TEXT_COUNT,
-};
-
-/* One record on its way. The thread owns it from the queue until it counts it as
- * completed. */
+/* One record on its way, or one read (limit > 0) among them. The thread owns it from the
+ * queue until it counts it as completed. */
 struct entry {
     struct entry *next_queued;  /* journal.lock; then the thread's */
     struct entry *next_pending; /* core */
     mr_journal_fn fn;           /* core */
+    mr_journal_rows_fn rows_fn; /* core */
     void *ctx;                  /* core */
-    int64_t number;
-    int64_t at_ms;
-    char *text[TEXT_COUNT];
+    struct mr_journal_row row;
+    int64_t after;
+    unsigned limit;
+    struct json_object *rows; /* what was read */
+    bool more;                /* there is more of it */
     int rc;
     struct mr_err err;
 };
 
 struct mr_journal {
-    sqlite3 *db; /* the thread's, once something was appended */
-    sqlite3_stmt *put_volume;
-    sqlite3_stmt *put_operation;
-    sqlite3_stmt *add_history;
+    sqlite3 *db; /* the thread's, once something was queued */
+    struct mr_journal_writer writer;
 
-    /* Core: every record whose callback is still due, in the order of the calls. */
+    /* Core: every entry whose callback is still due, in the order of the calls. */
     struct entry *pending;
     struct entry **pending_tail;
     int64_t last_number;
@@ -64,44 +54,7 @@ struct mr_journal {
     bool stop;
 };
 
-/* --- the thread: writes records --- */
-
-static bool bind_text(sqlite3_stmt *stmt, int at, const char *text)
-{
-    return sqlite3_bind_text(stmt, at, text, -1, SQLITE_STATIC) == SQLITE_OK;
-}
-
-static bool bind_int(sqlite3_stmt *stmt, int at, int64_t value)
-{
-    return sqlite3_bind_int64(stmt, at, value) == SQLITE_OK;
-}
-
-static bool finish(sqlite3_stmt *stmt)
-{
-    bool done = sqlite3_step(stmt) == SQLITE_DONE;
-    (void)sqlite3_reset(stmt); /* repeats the error of step */
-    return done;
-}
-
-static bool write_entry(struct mr_journal *j, const struct entry *e)
-{
-    sqlite3_stmt *v = j->put_volume;
-    sqlite3_stmt *o = j->put_operation;
-    sqlite3_stmt *h = j->add_history;
-
-    if (!bind_int(v, 1, e->number) || !bind_text(v, 2, e->text[TEXT_ID]) ||
-        !bind_text(v, 3, e->text[TEXT_STATE]) || !bind_text(v, 4, e->text[TEXT_VOLUME]) ||
-        !bind_int(v, 5, e->at_ms) || !finish(v))
-        return false;
-    if (e->text[TEXT_OPERATION_ID] &&
-        (!bind_text(o, 1, e->text[TEXT_OPERATION_ID]) || !bind_int(o, 2, e->number) ||
-         !bind_text(o, 3, e->text[TEXT_OPERATION]) || !bind_int(o, 4, e->at_ms) ||
-         !finish(o)))
-        return false;
-    return bind_int(h, 1, e->number) && bind_text(h, 2, e->text[TEXT_OPERATION_ID]) &&
-           bind_int(h, 3, e->at_ms) && bind_text(h, 4, e->text[TEXT_EVENT]) &&
-           bind_text(h, 5, e->text[TEXT_DETAIL]) && finish(h);
-}
+/* --- the thread: writes records, reads history --- */
 
 /* Writes the entries from first up to (not including) end in one transaction: all or
  * none. */
@@ -110,7 +63,7 @@ static int write_range(struct mr_journal *j, const struct entry *first,
 {
     bool ok = sqlite3_exec(j->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK;
     for (const struct entry *e = first; ok && e != end; e = e->next_queued)
-        ok = e->rc < 0 || write_entry(j, e);
+        ok = e->rc < 0 || mr_journal_writer_put(&j->writer, &e->row);
     if (ok)
         ok = sqlite3_exec(j->db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK;
     if (ok)
@@ -121,25 +74,50 @@ static int write_range(struct mr_journal *j, const struct entry *first,
     return r;
 }
 
-/* Group commit. If it fails every record is tried once more alone, so that a bad one
- * fails only itself. Returns how many there were. */
-static size_t write_batch(struct mr_journal *j, struct entry *batch)
+/* Group commit of the entries up to end. If it fails every record is tried once more
+ * alone, so that a bad one fails only itself. */
+static void write_batch(struct mr_journal *j, struct entry *first, struct entry *end)
 {
-    size_t count = 0;
     struct mr_err err;
-    int r = write_range(j, batch, NULL, &err);
+    int r = write_range(j, first, end, &err);
 
-    for (struct entry *e = batch; e; e = e->next_queued, count++) {
+    for (struct entry *e = first; e != end; e = e->next_queued) {
         if (r == 0 || e->rc < 0)
             continue;
         e->rc = r;
         e->err = err;
-        if (batch->next_queued) {
+        if (first->next_queued != end) {
             e->rc = 0;
             e->rc = write_range(j, e, e->next_queued, &e->err);
         }
     }
-    return count;
+}
+
+static bool is_read(const struct entry *e)
+{
+    return e->limit > 0;
+}
+
+/* One read, or all records up to the next read. Returns what comes after them. */
+static struct entry *work_off(struct mr_journal *j, struct entry *first)
+{
+    struct entry *end = first->next_queued;
+    size_t count = 1;
+
+    if (is_read(first)) {
+        first->rc =
+            mr_journal_read_history(j->db, first->row.number, first->after, first->limit,
+                                    &first->rows, &first->more, &first->err);
+    } else {
+        for (; end && !is_read(end); end = end->next_queued)
+            count++;
+        write_batch(j, first, end);
+    }
+    (void)pthread_mutex_lock(&j->lock);
+    j->completed += count; /* from now on they are the core's */
+    (void)pthread_mutex_unlock(&j->lock);
+    (void)eventfd_write(j->event_fd, 1); /* never full: read to zero each time */
+    return end;
 }
 
 static void *journal_thread(void *arg)
@@ -157,12 +135,9 @@ static void *journal_thread(void *arg)
         j->queue_tail = &j->queue;
         (void)pthread_mutex_unlock(&j->lock);
 
-        size_t count = write_batch(j, batch);
+        while (batch)
+            batch = work_off(j, batch);
 
-        (void)pthread_mutex_lock(&j->lock);
-        j->completed += count;
-        (void)pthread_mutex_unlock(&j->lock);
-        (void)eventfd_write(j->event_fd, 1); /* never full: read to zero each time */
         (void)pthread_mutex_lock(&j->lock);
     }
     (void)pthread_mutex_unlock(&j->lock);
@@ -173,8 +148,9 @@ static void *journal_thread(void *arg)
 
 static void free_entry(struct entry *e)
 {
-    for (size_t i = 0; i < TEXT_COUNT; i++)
-        free(e->text[i]);
+    for (size_t i = 0; i < MR_JOURNAL_TEXTS; i++)
+        free(e->row.text[i]);
+    (void)json_object_put(e->rows);
     free(e);
 }
 
@@ -203,6 +179,8 @@ static void on_completed(void *ctx, uint32_t events)
         struct entry *e = pop_pending(j);
         if (e->fn)
             e->fn(e->ctx, e->rc, &e->err);
+        else if (e->rows_fn)
+            e->rows_fn(e->ctx, e->rows, e->more, e->rows ? NULL : &e->err);
         free_entry(e);
     }
 }
@@ -220,31 +198,31 @@ static bool copy_json(char **dst, struct json_object *json)
     return text && copy_text(dst, text);
 }
 
-static bool fill_entry(struct entry *e, const struct mr_record *record)
+static bool fill_row(struct mr_journal_row *row, const struct mr_record *record)
 {
-    return copy_text(&e->text[TEXT_ID], record->volume_id) &&
-           copy_text(&e->text[TEXT_STATE], record->state) &&
-           copy_json(&e->text[TEXT_VOLUME], record->volume) &&
-           copy_text(&e->text[TEXT_OPERATION_ID], record->operation_id) &&
-           copy_json(&e->text[TEXT_OPERATION], record->operation) &&
-           copy_text(&e->text[TEXT_EVENT], record->event) &&
-           (!record->detail || copy_json(&e->text[TEXT_DETAIL], record->detail));
+    char **text = row->text;
+    return copy_text(&text[MR_JOURNAL_ID], record->volume_id) &&
+           copy_text(&text[MR_JOURNAL_STATE], record->state) &&
+           copy_json(&text[MR_JOURNAL_VOLUME], record->volume) &&
+           copy_text(&text[MR_JOURNAL_OPERATION_ID], record->operation_id) &&
+           copy_json(&text[MR_JOURNAL_OPERATION], record->operation) &&
+           copy_text(&text[MR_JOURNAL_EVENT], record->event) &&
+           (!record->detail || copy_json(&text[MR_JOURNAL_DETAIL], record->detail));
 }
 
-void mr_journal_append(struct mr_journal *j, const struct mr_record *record,
-                       mr_journal_fn fn, void *ctx)
+static struct entry *new_entry(int64_t number, void *ctx)
 {
     struct entry *e = calloc(1, sizeof(*e));
     if (!e)
         abort(); /* a lost callback would be a lost operation; the journal is made for
                     restarts */
-    e->fn = fn;
     e->ctx = ctx;
-    e->number = record->volume_number;
-    e->at_ms = mr_wall_ms();
-    if (!fill_entry(e, record))
-        e->rc = mr_fail(&e->err, MR_E_JOURNAL_UNAVAILABLE, ENOMEM,
-                        "write '%s' of volume '%s'", record->event, record->volume_id);
+    e->row.number = number;
+    return e;
+}
+
+static void enqueue(struct mr_journal *j, struct entry *e)
+{
     *j->pending_tail = e;
     j->pending_tail = &e->next_pending;
 
@@ -255,11 +233,39 @@ void mr_journal_append(struct mr_journal *j, const struct mr_record *record,
     (void)pthread_cond_signal(&j->wake);
 }
 
+void mr_journal_append(struct mr_journal *j, const struct mr_record *record,
+                       mr_journal_fn fn, void *ctx)
+{
+    struct entry *e = new_entry(record->volume_number, ctx);
+
+    e->fn = fn;
+    e->row.at_ms = mr_wall_ms();
+    if (!fill_row(&e->row, record))
+        e->rc = mr_fail(&e->err, MR_E_JOURNAL_UNAVAILABLE, ENOMEM,
+                        "write '%s' of volume '%s'", record->event, record->volume_id);
+    enqueue(j, e);
+}
+
+void mr_journal_history(struct mr_journal *j, int64_t volume_number, int64_t after,
+                        unsigned limit, mr_journal_rows_fn fn, void *ctx)
+{
+    struct entry *e = new_entry(volume_number, ctx);
+
+    assert(limit > 0);
+    e->rows_fn = fn;
+    e->after = after;
+    e->limit = limit;
+    enqueue(j, e);
+}
+
 void mr_journal_forget(struct mr_journal *j, const void *ctx)
 {
-    for (struct entry *e = j->pending; e; e = e->next_pending)
-        if (e->ctx == ctx)
-            e->fn = NULL;
+    for (struct entry *e = j->pending; e; e = e->next_pending) {
+        if (e->ctx != ctx)
+            continue;
+        e->fn = NULL;
+        e->rows_fn = NULL;
+    }
 }
 
 int64_t mr_journal_number(struct mr_journal *j)
@@ -268,31 +274,6 @@ int64_t mr_journal_number(struct mr_journal *j)
 }
 
 /* --- opening and closing --- */
-
-static int prepare(struct mr_journal *j, struct mr_err *err)
-{
-    static const char put_volume[] =
-        "INSERT INTO volume(number, id, state, doc, updated_at) VALUES(?1, ?2, ?3, ?4, "
-        "?5)"
-        " ON CONFLICT(number) DO UPDATE SET state = ?3, doc = ?4, updated_at = ?5";
-    static const char put_operation[] =
-        "INSERT INTO operation(id, volume, doc, updated_at) VALUES(?1, ?2, ?3, ?4)"
-        " ON CONFLICT(id) DO UPDATE SET doc = ?3, updated_at = ?4";
-    static const char add_history[] = "INSERT INTO history(volume, operation, at, event, "
-                                      "detail) VALUES(?1, ?2, ?3, ?4, ?5)";
-    MR_CLEANUP(stmt) sqlite3_stmt *max = NULL;
-
-    if (sqlite3_prepare_v2(j->db, put_volume, -1, &j->put_volume, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(j->db, put_operation, -1, &j->put_operation, NULL) !=
-            SQLITE_OK ||
-        sqlite3_prepare_v2(j->db, add_history, -1, &j->add_history, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(j->db, "SELECT max(number) FROM volume", -1, &max, NULL) !=
-            SQLITE_OK ||
-        sqlite3_step(max) != SQLITE_ROW)
-        return mr_journal_schema_fail(j->db, err, "read journal");
-    j->last_number = sqlite3_column_int64(max, 0); /* NULL, no rows: 0 */
-    return 0;
-}
 
 static int start_thread(struct mr_journal *j, struct mr_err *err)
 {
@@ -328,7 +309,7 @@ int mr_journal_open(struct mr_loop *loop, const char *dir, struct mr_journal **r
     if (r == 0)
         r = mr_journal_schema_open(dir, &j->db, err);
     if (r == 0)
-        r = prepare(j, err);
+        r = mr_journal_writer_init(&j->writer, j->db, &j->last_number, err);
     if (r == 0)
         r = mr_loop_add(loop, j->event_fd, EPOLLIN, on_completed, j, &j->io, err);
     if (r == 0)
@@ -356,9 +337,7 @@ void mr_journal_close(struct mr_journal *j)
     mr_close(&j->event_fd);
     while (j->pending)
         free_entry(pop_pending(j));
-    (void)sqlite3_finalize(j->put_volume);
-    (void)sqlite3_finalize(j->put_operation);
-    (void)sqlite3_finalize(j->add_history);
+    mr_journal_writer_done(&j->writer);
     (void)sqlite3_close(j->db); /* the last connection: checkpoints */
     (void)pthread_cond_destroy(&j->wake);
     (void)pthread_mutex_destroy(&j->lock);

@@ -9,6 +9,7 @@
 #define MR_STORAGE_JOURNAL_H
 
 #include <json-c/json.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "storage/base/err.h"
@@ -62,6 +63,16 @@ int64_t mr_journal_number(struct mr_journal *journal);
  * Out of memory: fn gets -ENOMEM from the loop. Never blocks. */
 void mr_journal_append(struct mr_journal *journal, const struct mr_record *record,
                        mr_journal_fn fn, void *ctx);
+/* One page of a volume's history, oldest first: JSON array of {seq, at (RFC 3339), event,
+ * operation (or null), detail (or null)} with seq > after, at most limit and about 1 MiB;
+ * more: there are others behind. It sees all records queued before it. rows is borrowed;
+ * NULL with err when it failed. fn is called from the loop unless mr_journal_forget(ctx)
+ * comes first. Never blocks. */
+typedef void (*mr_journal_rows_fn)(void *ctx, struct json_object *rows, bool more,
+                                   const struct mr_err *err);
+void mr_journal_history(struct mr_journal *journal, int64_t volume_number, int64_t after,
+                        unsigned limit, mr_journal_rows_fn fn, void *ctx);
+
 /* Forgets callbacks with this ctx (its owner goes away); the records are still written.
  */
 void mr_journal_forget(struct mr_journal *journal, const void *ctx);

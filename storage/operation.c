@@ -164,6 +164,7 @@ void mr_operation_free(struct mr_operation *op)
     (void)json_object_put(op->proof);
     (void)json_object_put(op->waited_for);
     (void)json_object_put(op->evidence);
+    mr_spec_free(op->then_spec);
     free(op);
 }
 

@@ -43,6 +43,7 @@ static const enum mr_step *const plans[MR_GOAL_COUNT][MR_STATE_COUNT] = {
             [MR_STATE_DETACHING] = detach, /* continue after a crash */
             [MR_STATE_FAILED] = detach,
             [MR_STATE_FENCED] = detach,
+            [MR_STATE_ORPHAN] = detach,
             [MR_STATE_LOST_BY_REBOOT] = nothing,
         },
 };
@@ -56,6 +57,7 @@ static const char *const state_names[MR_STATE_COUNT] = {
     [MR_STATE_WEDGED] = "wedged",
     [MR_STATE_LOST_BY_REBOOT] = "lost_by_reboot",
     [MR_STATE_FENCED] = "fenced",
+    [MR_STATE_ORPHAN] = "orphan",
 };
 
 static const char *const step_names[MR_STEP_COUNT] = {

@@ -17,6 +17,7 @@ enum mr_state {
     MR_STATE_WEDGED,
     MR_STATE_LOST_BY_REBOOT,
     MR_STATE_FENCED,
+    MR_STATE_ORPHAN, /* its detach was given up: still mapped, nobody waits */
     MR_STATE_COUNT,
 };
 

@@ -35,25 +35,45 @@
  *             -> result ("unmounted"|"busy"|"absent"), detail, and, when armed, before umount2:
  *             {"event": "armed", "wd": N}. data-not-written when syncfs failed. Covered by another
  *             mount: busy.
- *   claim     identity, budget_ms (0 = one try; else back-off 0.1 ms x1.5, cap 20 ms)
- *             -> result ("claimed"|"busy"|"gone"), tries. The claim stays in the worker until
- *             unmap or unclaim.
- *   unclaim   -> nothing. Closes the claim.
+ *   claim     identity, driver, budget_ms (0 = one try; else back-off 0.1 ms x1.5, cap 20 ms)
+ *             -> result ("claimed"|"busy"|"gone"), tries, unmap ("deferred"|"immediate": whether
+ *             the kernel keeps the mapping for users that the claim cannot see). The claim stays
+ *             in the worker until unmap or the end of the channel.
+ *   keep      identity, driver -> result ("kept"|"gone"). Takes an unmap back that the kernel has
+ *             put off (loop: AUTOCLEAR): the device stays mapped when its last user goes.
  *   unmap     driver, token, runtime_dir, identity, mount? -> result ("gone"|"bound"), evidence
  *             {exclusive_open, diskseq, gone, ...}. Needs the claim (device-held without it) unless
  *             the device is gone already. Once gone, the directories made for `mount` are removed.
  *   gone      as unmap, without doing anything to the device: is it gone by now?
  *
- * Scan: `mooring-worker scan` with the channel at fd 3. One command, no lock:
+ * Scan: `mooring-worker scan` with the channel at fd 3 and the checker's fanotify group at fd 4
+ * (absent when the kernel has no mount events). One command, no lock:
  *   {"cmd": "scan", "deadline_ms": N, "targets": [{volume, major, minor, diskseq, node, mount_path,
- *   own_mount: mount record or null}]}; one message per target {"scan": volume, "complete": bool,
- *   "holders": [...]} with rows as in the Holders document (id, kind, pid, start_time, tid, comm,
- *   cgroup, container, mount_ns, path, device), then {"done": true, "elapsed_ms": N}, and it exits.
+ *   own_mount: mount record or null, held: bool}]}; one message per target {"scan": volume,
+ *   "complete": bool, "holders": [...]} with rows as in the Holders document (id, kind, certain,
+ *   pid, start_time, tid, comm, uid, user, cgroup, container, runtime, unit, mount_ns, mount_id,
+ *   processes, path, device, actions, remedy), then {"done": true, "elapsed_ms": N}, and it exits.
+ *   held: the device is known to be held; only then candidates that cannot be told from innocent
+ *   ones (certain: false) are named, and only when no certain holder was found. Mount namespaces
+ *   with a copy get a FAN_MNT_DETACH mark, so that the end of the copy wakes the core.
+ *
+ * Action: `mooring-worker action` with the channel at fd 3 and the checker's inotify at fd 4. One
+ * command, no lock (the volume's worker may hang in the kernel), then it exits:
+ *   examine   identity, fs_type, read_only -> frozen ("yes"|"no"|"unknown"). Joins the live super
+ *             block by a detached mount; also adds a new IN_UNMOUNT watch:
+ *             {"event": "armed", "wd": N}. Only while the device is known to be held by a file
+ *             system and our own mount is gone.
+ *   act       action (mr_action_name()), identity, driver, token, runtime_dir, fs_type, read_only,
+ *             mount (record, or null when our own mount is gone), holders (rows of the last scan),
+ *             signal ("TERM"|"KILL")
+ *             -> results [{holder (row id or null), done, detail}]. Each row is checked against
+ *             the kernel again before anything is done to it.
  */
 /* clang-format on */
 
 #define MR_WORKER_CHANNEL_FD 3
 #define MR_WORKER_INOTIFY_FD 4
+#define MR_SCAN_FANOTIFY_FD 4   /* of a scan, in its place */
 #define MR_SCAN_HOLDERS_MAX 200 /* rows per target; more sets complete: false */
 
 #endif

@@ -66,7 +66,7 @@ static void lose(struct mr_volume *volume)
     mr_volume_clear_facts(volume);
     mr_volume_set_error(volume, NULL);
     mr_volume_set_state(volume, MR_STATE_LOST_BY_REBOOT);
-    mr_volume_record(volume, "lost_by_reboot");
+    mr_volume_record(volume, "lost_by_reboot", NULL, NULL, NULL);
 }
 
 /* --- loading --- */

@@ -13,7 +13,7 @@
 
 /* --- PUT --- */
 
-static int refuse_recovering(struct mr_err *err)
+int mr_refuse_recovering(struct mr_err *err)
 {
     int rc = mr_fail(err, MR_E_RECOVERING, 0,
                      "the agent compares its journal with the kernel; nothing was done");
@@ -29,7 +29,7 @@ static int refuse_wedged(const struct mr_volume *volume, struct mr_err *err)
         err, rc, "the volume recovers by itself when the device or its target answers");
 }
 
-static int refuse_pending(const struct mr_volume *volume, struct mr_err *err)
+int mr_refuse_pending(const struct mr_volume *volume, struct mr_err *err)
 {
     const char *what = volume->op->goal == MR_GOAL_ABSENT ? "detached"
                        : volume->op->undoing ? "cleaned up after a failed attach"
@@ -51,6 +51,16 @@ static int refuse_lost_writes(const struct mr_volume *volume, struct mr_err *err
     return mr_err_remedy(
         err, rc,
         "repair the device and PUT the volume, or repeat with accept_data_loss=true");
+}
+
+static int refuse_orphan(const struct mr_volume *volume, struct mr_err *err)
+{
+    int rc = mr_fail(err, MR_E_ORPHAN, 0,
+                     "the detach of volume '%s' was given up; '%s' is still mapped",
+                     volume->id, volume->identity.node);
+    (void)mr_err_remedy(err, rc, "take it down with DELETE /orphans/%s", volume->id);
+    err->residue = MR_RESIDUE_POSSIBLE;
+    return rc;
 }
 
 static int refuse_other_spec(const struct mr_volume *volume, struct mr_err *err)
@@ -158,7 +168,7 @@ static struct mr_volume *get_or_new(struct mr_engine *engine, struct mr_volume *
     return volume;
 }
 
-static struct mr_operation *new_operation(struct mr_volume *volume, enum mr_goal goal,
+struct mr_operation *mr_request_operation(struct mr_volume *volume, enum mr_goal goal,
                                           struct mr_err *err)
 {
     struct mr_operation *op = mr_operation_new(volume->engine, volume, goal, NULL);
@@ -182,9 +192,10 @@ static bool same_source(const struct mr_spec *a, const struct mr_spec *b)
            mr_spec_source_key(b, key_b, sizeof(key_b)) == 0 && strcmp(key_a, key_b) == 0;
 }
 
-/* Everything was checked: the volume becomes this spec's, with a token of its own. */
-static int start_fresh(struct mr_volume *volume, struct mr_spec *spec,
-                       const struct mr_mount_record *place, struct mr_operation **ret_op,
+/* Everything was checked: the volume becomes this spec's, with a token of its own. Takes
+ * spec in every case. */
+static int begin_fresh(struct mr_volume *volume, struct mr_operation *op,
+                       struct mr_spec *spec, const struct mr_mount_record *place,
                        struct mr_err *err)
 {
     char token[MR_TOKEN_TEXT];
@@ -192,11 +203,6 @@ static int start_fresh(struct mr_volume *volume, struct mr_spec *spec,
     if (mr_random_hex(16, token) < 0) {
         mr_spec_free(spec);
         return mr_fail(err, MR_E_INTERNAL, EIO, "choose an attach token");
-    }
-    struct mr_operation *op = new_operation(volume, MR_GOAL_ATTACHED, err);
-    if (!op) {
-        mr_spec_free(spec);
-        return -ENOMEM;
     }
     if (!same_source(volume->spec, spec))
         memset(&volume->format, 0, sizeof(volume->format));
@@ -210,8 +216,45 @@ static int start_fresh(struct mr_volume *volume, struct mr_spec *spec,
     mr_volume_set_state(volume, MR_STATE_ATTACHING);
     op->fresh = true;
     mr_operation_start(op, mr_plan(MR_STATE_ABSENT, MR_GOAL_ATTACHED), "attach_intent");
-    *ret_op = op;
     return 0;
+}
+
+void mr_request_failed(struct mr_volume *volume, struct mr_operation *op,
+                       const struct mr_err *err)
+{
+    op->prior_state = volume->state;
+    volume->op = op;
+    mr_operation_fail(op, err);
+}
+
+static int start_fresh(struct mr_volume *volume, struct mr_spec *spec,
+                       const struct mr_mount_record *place, struct mr_operation **ret_op,
+                       struct mr_err *err)
+{
+    struct mr_operation *op = mr_request_operation(volume, MR_GOAL_ATTACHED, err);
+    if (!op) {
+        mr_spec_free(spec);
+        return -ENOMEM;
+    }
+    *ret_op = op;
+    int rc = begin_fresh(volume, op, spec, place, err);
+    if (rc < 0)
+        mr_request_failed(volume, op, err);
+    return rc;
+}
+
+int mr_request_attach_fresh(struct mr_volume *volume, struct mr_operation *op,
+                            struct mr_spec *spec, struct mr_err *err)
+{
+    struct mr_mount_record place;
+    int rc = place_mount(volume->engine->config, spec->mount_path, &place, err);
+
+    if (rc == 0)
+        rc = check_unique(volume->engine, volume, spec, &place, err);
+    if (rc == 0)
+        return begin_fresh(volume, op, spec, &place, err);
+    mr_spec_free(spec);
+    return rc;
 }
 
 /* The same spec again: look at the kernel, and mend what is missing. */
@@ -219,7 +262,8 @@ static int start_verify(struct mr_volume *volume, struct mr_spec *spec,
                         struct mr_operation **ret_op, struct mr_err *err)
 {
     const enum mr_step *plan = mr_plan(volume->state, MR_GOAL_ATTACHED);
-    struct mr_operation *op = plan ? new_operation(volume, MR_GOAL_ATTACHED, err) : NULL;
+    struct mr_operation *op =
+        plan ? mr_request_operation(volume, MR_GOAL_ATTACHED, err) : NULL;
 
     if (!op) {
         mr_spec_free(spec);
@@ -233,21 +277,29 @@ static int start_verify(struct mr_volume *volume, struct mr_spec *spec,
     return 0;
 }
 
-static int join_attach(struct mr_volume *volume, const struct mr_spec *spec,
+/* Takes spec in every case. */
+static int join_attach(struct mr_volume *volume, struct mr_spec *spec,
                        struct mr_operation **ret_op, struct mr_err *err)
 {
     struct mr_operation *op = volume->op;
+    int rc = 0;
 
     if (volume->wedged)
-        return refuse_wedged(volume, err);
-    if (op->recovering)
-        return refuse_recovering(err);
-    if (op->goal != MR_GOAL_ATTACHED || op->undoing)
-        return refuse_pending(volume, err);
-    if (!mr_spec_equal(volume->spec, spec))
-        return refuse_other_spec(volume, err);
-    *ret_op = op;
-    return 0;
+        rc = refuse_wedged(volume, err);
+    else if (op->recovering)
+        rc = mr_refuse_recovering(err);
+    else if (op->undoing)
+        rc = mr_refuse_pending(volume, err);
+    else if (!mr_spec_equal(volume->spec, spec))
+        rc = refuse_other_spec(volume, err);
+    else if (op->goal == MR_GOAL_ATTACHED)
+        *ret_op = op;
+    else if (mr_cancel_detach(volume, spec, ret_op, err) == 0)
+        return 0;
+    else
+        rc = -ENOMEM;
+    mr_spec_free(spec);
+    return rc;
 }
 
 int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *spec,
@@ -258,9 +310,11 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
     int rc = 0;
 
     if (mr_engine_recovering(engine))
-        rc = refuse_recovering(err);
+        rc = mr_refuse_recovering(err);
+    else if (volume && volume->forgotten)
+        rc = refuse_orphan(volume, err);
     else if (volume && volume->op)
-        rc = join_attach(volume, spec, ret_op, err);
+        return join_attach(volume, spec, ret_op, err);
     else if (volume && mr_volume_has_residue(volume) &&
              !mr_spec_equal(volume->spec, spec))
         rc = refuse_other_spec(volume, err);
@@ -281,13 +335,13 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
             return start_fresh(volume, spec, &place, ret_op, err);
         rc = rc < 0 ? rc : -ENOMEM;
     }
-    mr_spec_free(spec); /* joined or refused */
+    mr_spec_free(spec); /* refused */
     return rc;
 }
 
 /* --- DELETE --- */
 
-static int refuse_unknown(const char *id, struct mr_err *err)
+int mr_refuse_unknown(const char *id, struct mr_err *err)
 {
     return mr_fail(err, MR_E_VOLUME_NOT_FOUND, 0, "there is no volume '%s'", id);
 }
@@ -296,7 +350,7 @@ static int refuse_unknown(const char *id, struct mr_err *err)
 static int end_at_once(struct mr_volume *volume, struct mr_operation **ret_op,
                        struct mr_err *err)
 {
-    struct mr_operation *op = new_operation(volume, MR_GOAL_ABSENT, err);
+    struct mr_operation *op = mr_request_operation(volume, MR_GOAL_ABSENT, err);
     if (!op)
         return -ENOMEM;
     volume->op = op;
@@ -318,7 +372,7 @@ static int start_detach(struct mr_volume *volume, bool accept_data_loss,
     const enum mr_step *plan = mr_plan(volume->state, MR_GOAL_ABSENT);
     if (!plan)
         return refuse_wedged(volume, err);
-    struct mr_operation *op = new_operation(volume, MR_GOAL_ABSENT, err);
+    struct mr_operation *op = mr_request_operation(volume, MR_GOAL_ABSENT, err);
     if (!op)
         return -ENOMEM;
     op->accept_data_loss = accept_data_loss;
@@ -334,12 +388,27 @@ static int join_detach(struct mr_volume *volume, bool accept_data_loss,
     struct mr_operation *op = volume->op;
 
     if (op->recovering && !volume->wedged)
-        return refuse_recovering(err);
+        return mr_refuse_recovering(err);
     if (op->goal != MR_GOAL_ABSENT)
-        return volume->wedged ? refuse_wedged(volume, err) : refuse_pending(volume, err);
+        return volume->wedged ? refuse_wedged(volume, err)
+                              : mr_refuse_pending(volume, err);
+    if (op->then) /* a PUT came before: what it asked for is to be awaited */
+        return mr_refuse_pending(volume, err);
     op->accept_data_loss = op->accept_data_loss || accept_data_loss;
     *ret_op = op;
     return 0;
+}
+
+int mr_request_detach(struct mr_volume *volume, bool accept_data_loss,
+                      struct mr_operation **ret_op, struct mr_err *err)
+{
+    if (volume->op)
+        return join_detach(volume, accept_data_loss, ret_op, err);
+    if (!mr_volume_has_residue(volume))
+        return end_at_once(volume, ret_op, err);
+    if (volume->data_not_written && !accept_data_loss)
+        return refuse_lost_writes(volume, err);
+    return start_detach(volume, accept_data_loss, ret_op, err);
 }
 
 int mr_engine_detach(struct mr_engine *engine, const char *id, const char *mount_path,
@@ -351,23 +420,19 @@ int mr_engine_detach(struct mr_engine *engine, const char *id, const char *mount
     *ret_op = NULL;
     *ret_proof = NULL;
     if (mr_engine_recovering(engine))
-        return refuse_recovering(err);
+        return mr_refuse_recovering(err);
     if (!volume)
-        return refuse_unknown(id, err);
+        return mr_refuse_unknown(id, err);
     if (volume->state == MR_STATE_ABSENT && !volume->op) {
         *ret_proof = json_object_get(volume->proof);
-        return *ret_proof ? 0 : refuse_unknown(id, err);
+        return *ret_proof ? 0 : mr_refuse_unknown(id, err);
     }
     if (mount_path && strcmp(mount_path, volume->spec->mount_path) != 0)
         return mr_fail(err, MR_E_SPEC_CONFLICT, 0,
                        "volume '%s' is not at '%s' but at '%s'; "
                        "nothing was changed",
                        id, mount_path, volume->spec->mount_path);
-    if (volume->op)
-        return join_detach(volume, accept_data_loss, ret_op, err);
-    if (!mr_volume_has_residue(volume))
-        return end_at_once(volume, ret_op, err);
-    if (volume->data_not_written && !accept_data_loss)
-        return refuse_lost_writes(volume, err);
-    return start_detach(volume, accept_data_loss, ret_op, err);
+    if (volume->forgotten)
+        return refuse_orphan(volume, err);
+    return mr_request_detach(volume, accept_data_loss, ret_op, err);
 }

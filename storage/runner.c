@@ -21,6 +21,8 @@ void mr_operation_release(struct mr_operation *op)
 {
     mr_timer_cancel(&op->retry);
     mr_holders_unwatch(op);
+    mr_scanner_cancel(op->gate);
+    op->gate = NULL;
     mr_worker_end(op->worker);
     op->worker = NULL;
     if (op->wd >= 0)
@@ -93,6 +95,7 @@ void mr_operation_finish(struct mr_operation *op)
         return;
     }
     engine->ended_count++;
+    mr_cancel_go_on(op);
     mr_operation_tell(op);
     mr_engine_trim_operations(engine);
 }
@@ -192,8 +195,17 @@ static void on_overdue(void *ctx)
 {
     struct mr_operation *op = ctx;
 
-    op->volume->wedged = true;
-    mr_volume_touch(op->volume);
+    struct mr_volume *volume = op->volume;
+    char stack[256];
+
+    (void)mr_fail(&volume->wedged_why, MR_E_WEDGED, ETIMEDOUT, "step %s: %s",
+                  op->step ? mr_step_name(op->step) : "start",
+                  mr_worker_stack(op->worker, stack));
+    (void)mr_err_remedy(&volume->wedged_why, 0,
+                        "it recovers by itself when the device answers; while it is "
+                        "being detached, cut-transport makes the device fail instead");
+    volume->wedged = true;
+    mr_volume_touch(volume);
     append(op, op->volume->state, "wedged", NULL, NULL);
     if (op->recovering)
         mr_reconcile_done(op);
@@ -411,7 +423,8 @@ void mr_operation_fail(struct mr_operation *op, const struct mr_err *err)
      * left. */
     op->error.residue = MR_RESIDUE_POSSIBLE;
     mr_volume_set_error(op->volume, &op->error);
-    mr_operation_end(op, -1, MR_STATE_FAILED, "failed");
+    mr_operation_end(op, -1, op->volume->forgotten ? MR_STATE_ORPHAN : MR_STATE_FAILED,
+                     "failed");
 }
 
 void mr_operation_fail_with(struct mr_operation *op, enum mr_code code,

@@ -47,6 +47,7 @@ struct mr_scan_process {
 struct mr_scanner {
     struct mr_loop *loop;
     const char *libexec_dir;
+    int fanotify_fd; /* -1 none */
     struct mr_scan_request *requests;
     struct mr_scan_process *running;
     struct mr_scan_process *processes; /* running and abandoned ones */
@@ -194,8 +195,8 @@ static void on_deadline(void *ctx)
 static int launch(struct mr_scanner *scanner, struct mr_scan_process *process,
                   struct mr_err *err)
 {
-    int rc =
-        mr_worker_launch(scanner->libexec_dir, "scan", NULL, -1, &process->process, err);
+    int rc = mr_worker_launch(scanner->libexec_dir, "scan", NULL, scanner->fanotify_fd,
+                              &process->process, err);
     if (rc == 0)
         rc = mr_loop_add(scanner->loop, process->process.pidfd, EPOLLIN, on_exit_event,
                          process, &process->pidfd_io, err);
@@ -277,14 +278,15 @@ static void on_start(void *ctx)
     (void)mr_msg_send(process->process.channel, command, -1, MSG_DONTWAIT, NULL);
 }
 
-int mr_scanner_new(struct mr_loop *loop, const char *libexec_dir, struct mr_scanner **ret,
-                   struct mr_err *err)
+int mr_scanner_new(struct mr_loop *loop, const char *libexec_dir, int fanotify_fd,
+                   struct mr_scanner **ret, struct mr_err *err)
 {
     struct mr_scanner *scanner = calloc(1, sizeof(*scanner));
     if (!scanner)
         return mr_fail(err, MR_E_INTERNAL, ENOMEM, "create the scanner");
     scanner->loop = loop;
     scanner->libexec_dir = libexec_dir;
+    scanner->fanotify_fd = fanotify_fd;
     mr_timer_init(&scanner->start, loop, on_start, scanner);
     mr_timer_init(&scanner->deadline, loop, on_deadline, scanner);
     *ret = scanner;

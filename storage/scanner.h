@@ -21,9 +21,10 @@ struct mr_scan_request;
 typedef void (*mr_scan_fn)(void *ctx, struct json_object *holders, bool complete,
                            const struct mr_err *err);
 
-/* libexec_dir is borrowed. */
-int mr_scanner_new(struct mr_loop *loop, const char *libexec_dir, struct mr_scanner **ret,
-                   struct mr_err *err);
+/* libexec_dir is borrowed. fanotify_fd (or -1) is what scans inherit to mark namespaces
+ * with copies. */
+int mr_scanner_new(struct mr_loop *loop, const char *libexec_dir, int fanotify_fd,
+                   struct mr_scanner **ret, struct mr_err *err);
 /* Requests that are still open are dropped without a call. */
 void mr_scanner_free(struct mr_scanner *scanner);
 

@@ -26,6 +26,8 @@ void mr_volume_free(struct mr_volume *volume)
     (void)json_object_put(volume->proof);
     (void)json_object_put(volume->holders);
     (void)json_object_put(volume->unfinished);
+    (void)json_object_put(volume->forgotten);
+    mr_act_free(volume->act);
     free(volume);
 }
 
@@ -65,6 +67,8 @@ void mr_volume_clear_facts(struct mr_volume *volume)
     volume->holders_at_ms = 0;
     volume->unmounted_at_ms = 0;
     volume->attached_at_ms = 0;
+    (void)json_object_put(volume->forgotten);
+    volume->forgotten = NULL;
     mr_volume_touch(volume);
 }
 
@@ -76,6 +80,7 @@ bool mr_volume_has_residue(const struct mr_volume *volume)
     case MR_STATE_DETACHING:
     case MR_STATE_WEDGED:
     case MR_STATE_FENCED:
+    case MR_STATE_ORPHAN:
         return true;
     case MR_STATE_FAILED:
         return volume->identity.diskseq != 0 || volume->mount.mount.id != 0 ||
@@ -123,10 +128,19 @@ static struct json_object *identity_document(const struct mr_identity *identity)
     return json;
 }
 
+/* What is wrong with it, or NULL. */
+static const struct mr_err *error_of(const struct mr_volume *volume)
+{
+    if (volume->wedged && volume->wedged_why.message[0])
+        return &volume->wedged_why;
+    return volume->has_error ? &volume->error : NULL;
+}
+
 struct json_object *mr_volume_document(const struct mr_volume *volume)
 {
     struct json_object *json = json_object_new_object();
     const struct mr_operation *op = volume->op;
+    const struct mr_err *error = error_of(volume);
     bool mapped = volume->identity.diskseq != 0;
     /* Holders belong to a wait: those of the past would be read as those of now. */
     bool holders = volume->holders && op && op->known_held;
@@ -150,7 +164,7 @@ struct json_object *mr_volume_document(const struct mr_volume *volume)
     mr_json_set(json, "holders",
                 holders ? json_object_get(volume->holders) : json_object_new_array());
     set_time(json, "holders_at", holders ? volume->holders_at_ms : 0);
-    mr_json_set(json, "error", volume->has_error ? mr_err_to_json(&volume->error) : NULL);
+    mr_json_set(json, "error", error ? mr_err_to_json(error) : NULL);
     set_time(json, "attached_at", volume->attached_at_ms);
     set_time(json, "updated_at", volume->updated_at_ms);
     return json;
@@ -199,6 +213,7 @@ struct json_object *mr_volume_to_row(const struct mr_volume *volume)
     mr_json_set_string(row, "operation", op && op->ended == 0 ? op->id : NULL);
     mr_json_set(row, "waited_for", op ? json_object_get(op->waited_for) : NULL);
     mr_json_set_bool(row, "accept_data_loss", op && op->accept_data_loss);
+    mr_json_set(row, "forgotten", json_object_get(volume->forgotten));
     return row;
 }
 
@@ -224,13 +239,15 @@ int mr_volume_from_row(struct mr_volume *volume, struct json_object *row,
     if (error)
         mr_err_from_json(&volume->error, error);
     volume->proof = json_object_get(proof);
+    volume->forgotten = json_object_get(mr_json_get(row, "forgotten"));
     volume->attached_at_ms = mr_json_get_int(row, "attached_at_ms", 0);
     volume->updated_at_ms = mr_json_get_int(row, "updated_at_ms", 0);
     volume->unmounted_at_ms = mr_json_get_int(row, "unmounted_at_ms", 0);
     return 0;
 }
 
-void mr_volume_record(struct mr_volume *volume, const char *event)
+void mr_volume_record(struct mr_volume *volume, const char *event,
+                      struct json_object *detail, mr_journal_fn fn, void *ctx)
 {
     MR_AUTO_JSON struct json_object *row = mr_volume_to_row(volume);
     struct mr_record record = {
@@ -239,6 +256,7 @@ void mr_volume_record(struct mr_volume *volume, const char *event)
         .state = mr_state_name(volume->state),
         .volume = row,
         .event = event,
+        .detail = detail,
     };
-    mr_journal_append(volume->engine->journal, &record, NULL, NULL);
+    mr_journal_append(volume->engine->journal, &record, fn, ctx);
 }

@@ -2,7 +2,9 @@
 #include "storage/workers.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -80,6 +82,55 @@ pid_t mr_worker_pid(const struct mr_worker *worker)
     return worker->process.pid;
 }
 
+/* "[<0>] name+0x1/0x2" lines to "name <- name". */
+static void join_frames(const char *stack, char *dst, size_t size)
+{
+    size_t used = 0;
+
+    for (const char *line = stack; *line && used < size;) {
+        size_t length = strcspn(line, "\n");
+        size_t skip = strcspn(line, " \n");
+        size_t name = skip < length ? strcspn(line + skip + 1, "+\n") : 0;
+        if (name > 0) {
+            int more = snprintf(dst + used, size - used, "%s%.*s", used ? " <- " : "",
+                                (int)name, line + skip + 1);
+            used += more > 0 ? (size_t)more : 0;
+        }
+        line += length + (line[length] == '\n');
+    }
+}
+
+/* A helper program of the worker's may be what hangs. */
+static pid_t hanging_task(pid_t worker)
+{
+    char path[64];
+    char text[32] = "";
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)worker,
+                   (int)worker);
+    if (mr_read_text(AT_FDCWD, path, text, sizeof(text)) <= 0)
+        return worker;
+    pid_t child = (pid_t)strtol(text, NULL, 10);
+    return child > 0 ? child : worker;
+}
+
+const char *mr_worker_stack(const struct mr_worker *worker, char text[256])
+{
+    pid_t pid = hanging_task(worker->process.pid);
+    char path[64];
+    char frames[200] = "";
+    MR_AUTO_FREE char *stack = NULL;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/stack", (int)pid);
+    if (mr_read_file(AT_FDCWD, path, 16384, &stack) > 0)
+        join_frames(stack, frames, sizeof(frames));
+    (void)snprintf(path, sizeof(path), "/proc/%d/wchan", (int)pid);
+    if (!frames[0] && mr_read_text(AT_FDCWD, path, frames, sizeof(frames)) <= 0)
+        (void)snprintf(frames, sizeof(frames), "a place that cannot be read");
+    (void)snprintf(text, 256, "process %d hangs in the kernel at %s", (int)pid, frames);
+    return text;
+}
+
 void mr_worker_end(struct mr_worker *worker)
 {
     if (!worker)
@@ -95,7 +146,8 @@ static void handle(struct mr_worker *worker, struct json_object *message)
 
     if (event && strcmp(event, "ready") == 0) {
         mr_timer_cancel(&worker->deadline);
-        worker->events->ready(worker->ctx);
+        if (worker->events->ready)
+            worker->events->ready(worker->ctx);
     } else if (event) {
         worker->events->event(worker->ctx, message);
     } else {
@@ -202,8 +254,8 @@ int mr_worker_start(struct mr_workers *workers, const char *lock_path,
                                  .ctx = ctx,
                                  .process = {.pidfd = -1, .channel = -1}};
     mr_timer_init(&worker->deadline, workers->loop, on_deadline, worker);
-    int rc = mr_worker_launch(workers->libexec_dir, "volume", lock_path,
-                              workers->inotify_fd, &worker->process, err);
+    int rc = mr_worker_launch(workers->libexec_dir, lock_path ? "volume" : "action",
+                              lock_path, workers->inotify_fd, &worker->process, err);
     if (rc == 0)
         rc = mr_loop_add(workers->loop, worker->process.pidfd, EPOLLIN, on_exit_event,
                          worker, &worker->pidfd_io, err);

@@ -49,8 +49,10 @@ struct mr_worker_process {
 int mr_worker_launch(const char *libexec_dir, const char *mode, const char *argument,
                      int inotify_fd, struct mr_worker_process *ret, struct mr_err *err);
 
-/* Starts a worker that takes the lock file and then says ready. events and ctx are
- * borrowed until mr_worker_end() or died(). deadline_ns is for `ready`. */
+/* Starts a worker that takes the lock file and then says ready; with lock_path NULL one
+ * for a single action, which takes no lock, does not say ready, and gets its command at
+ * once. events and ctx are borrowed until mr_worker_end() or died(). deadline_ns is for
+ * `ready`. */
 int mr_worker_start(struct mr_workers *workers, const char *lock_path,
                     int64_t deadline_ns, const struct mr_worker_events *events, void *ctx,
                     struct mr_worker **ret, struct mr_err *err);
@@ -58,6 +60,10 @@ int mr_worker_start(struct mr_workers *workers, const char *lock_path,
  * failure to send is reported by died() from the loop. */
 void mr_worker_command(struct mr_worker *worker, struct json_object *command,
                        int64_t deadline_ns);
+/* Where it hangs, in words: "process 123 hangs in the kernel at a <- b <- c", from
+ * proc_pid_stack(5); without that, from its wchan. Returns text. Reads procfs files of
+ * our own child: does not block. */
+const char *mr_worker_stack(const struct mr_worker *worker, char text[256]);
 /* For logs and tests. */
 pid_t mr_worker_pid(const struct mr_worker *worker);
 /* No more commands, no more callbacks; the process ends by itself and is reaped. NULL is

@@ -15,7 +15,7 @@
     X(INTERNAL, "internal", "Internal error")                                            \
     X(INVALID_REQUEST, "invalid-request", "The request cannot be parsed")                \
     X(UNKNOWN_FIELD, "unknown-field", "Unknown field")                                   \
-    X(INVALID_SPEC, "invalid-spec", "The volume spec is not valid")                      \
+    X(INVALID_SPEC, "invalid-spec", "The body of the request is not valid")              \
     X(PATH_NOT_ALLOWED, "path-not-allowed", "Path is outside of the configured roots")   \
     X(NOT_FOUND, "not-found", "No such resource")                                        \
     X(METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed here")               \
@@ -39,13 +39,18 @@
     X(DEVICE_ERROR, "device-error", "The device or the file system reported an error")   \
     X(DEVICE_MISMATCH, "device-mismatch", "The device is not the recorded one")          \
     X(DEVICE_HELD, "device-held", "The device is held")                                  \
-    X(ORPHAN, "orphan", "Something of this id is mapped but not in the journal")         \
+    X(ORPHAN, "orphan", "Something of this id was left mapped")                          \
     X(DETACH_CANCELLED, "detach-cancelled", "The detach was cancelled")                  \
     X(RECOVERING, "recovering", "The agent is reading its journal back")                 \
     X(WEDGED, "wedged", "A worker is stuck in the kernel")                               \
     X(JOURNAL_UNAVAILABLE, "journal-unavailable", "The journal cannot be written")       \
     X(FENCED, "fenced", "This node was fenced from the volume")                          \
-    X(SHUTTING_DOWN, "shutting-down", "The agent is shutting down")
+    X(SHUTTING_DOWN, "shutting-down", "The agent is shutting down")                      \
+    X(NOT_DETACHING, "not-detaching", "The volume is not being detached")                \
+    X(HOLDER_NOT_FOUND, "holder-not-found", "No such holder in the last scan")           \
+    X(LOSS_NOT_ACCEPTED, "loss-not-accepted", "The loss of data was not accepted")       \
+    X(ACTION_UNSUPPORTED, "action-unsupported", "The action does not apply here")        \
+    X(TOO_MANY_REQUESTS, "too-many-requests", "Too many requests are waiting")
 
 enum mr_code {
 #define MR_CODE_ENUM(name, slug, title) MR_E_##name,

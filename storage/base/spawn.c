@@ -60,6 +60,7 @@ static void child(const struct mr_spawn *spawn, char *const *argv, char *const *
                   int null_fd, int status_fd)
 {
     int cause = 0;
+    int in = spawn->stdin_fd > 0 ? spawn->stdin_fd : null_fd;
     int out = spawn->stdout_fd >= 0 ? spawn->stdout_fd : null_fd;
 
     reset_signals();
@@ -69,7 +70,7 @@ static void child(const struct mr_spawn *spawn, char *const *argv, char *const *
         status = status_fd;
     if (spawn->new_session)
         (void)setsid();
-    if (dup2(null_fd, 0) < 0 || dup2(out, 1) < 0 ||
+    if (dup2(in, 0) < 0 || dup2(out, 1) < 0 ||
         (spawn->stderr_fd >= 0 && dup2(spawn->stderr_fd, 2) < 0))
         cause = errno;
     /* What we were started with ourselves may lack close-on-exec (Linux 5.11; older:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Children, always by argv array, never by a shell. Children get a clean signal mask and
- * default dispositions, stdin from /dev/null, and only the fds they are given.
+ * default dispositions, and only the fds they are given.
  */
 #ifndef MR_STORAGE_BASE_SPAWN_H
 #define MR_STORAGE_BASE_SPAWN_H
@@ -24,6 +24,7 @@ struct mr_spawn {
     const char *const *envp; /* NULL: PATH, LANG=C and MOORING_LOG only */
     const struct mr_spawn_fd *fds;
     size_t fd_count;
+    int stdin_fd;     /* 0: /dev/null */
     int stdout_fd;    /* -1: /dev/null */
     int stderr_fd;    /* -1: ours */
     bool new_session; /* setsid(2): signals to our group do not reach it */

@@ -71,6 +71,7 @@ struct json_object *mr_server_status(const struct mr_server *server)
     mr_json_set_string(json, "wwn", server->facts.wwn);
     mr_json_set_bool(json, "writable", server->io.geometry.writable);
     mr_json_set_int(json, "in_flight", mr_io_in_flight(&server->io));
+    mr_json_set_bool(json, "cut", server->cut);
     mr_json_set(json, "counters", counters_json(&server->io.counters));
     if (server->session.lost)
         mr_json_set_string(json, "down_reason", server->session.down_reason);
@@ -79,12 +80,18 @@ struct json_object *mr_server_status(const struct mr_server *server)
 
 static struct json_object *answer(void *ctx, struct json_object *request)
 {
+    struct mr_server *server = ctx;
     const char *cmd = mr_json_get_string(request, "cmd");
     struct json_object *json;
     struct mr_err err;
 
     if (cmd && strcmp(cmd, "status") == 0)
-        return mr_server_status(ctx);
+        return mr_server_status(server);
+    if (cmd && strcmp(cmd, "cut") == 0) {
+        server->cut = true;
+        mr_session_lose(&server->session, "it was cut off on request"); /* next turn */
+        return mr_server_status(server);
+    }
     (void)mr_fail(&err, MR_E_INVALID_REQUEST, EINVAL, "unknown command");
     json = json_object_new_object();
     if (json) {

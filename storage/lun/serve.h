@@ -28,6 +28,7 @@ struct mr_server {
     struct mr_io io;
     struct mr_control control;
     enum mr_server_state state;
+    bool cut; /* on request: see mr_server_status() */
 };
 
 /* Serves until the kernel has released the file, then logs out (bounded). Returns true
@@ -35,8 +36,11 @@ struct mr_server {
 bool mr_server_run(struct mr_server *server);
 
 /* {version, ok, token, pid, start_time, state, target, lun, portal, size_bytes,
- * block_size, serial, wwn, writable, in_flight, counters, down_reason?}. New reference,
- * NULL when out of memory. */
+ * block_size, serial, wwn, writable, in_flight, cut, counters, down_reason?}. The answer
+ * to both commands of the control socket: {"cmd": "status"}, and {"cmd": "cut"}, after
+ * which the session is dropped without logout and every request, those that wait
+ * included, is answered with EIO. What the target was told already it may still do. New
+ * reference, NULL when out of memory. */
 struct json_object *mr_server_status(const struct mr_server *server);
 
 #endif

@@ -11,13 +11,21 @@
 static const struct {
     const char *name;
     mr_command_fn run;
+    bool action;
 } commands[] = {
-    {"inspect", mr_command_inspect},   {"map", mr_command_map},
-    {"identify", mr_command_identify}, {"check", mr_command_check},
-    {"format", mr_command_format},     {"mount", mr_command_mount},
-    {"unmount", mr_command_unmount},   {"claim", mr_command_claim},
-    {"unclaim", mr_command_unclaim},   {"unmap", mr_command_unmap},
-    {"gone", mr_command_gone},
+    {"inspect", mr_command_inspect, false},
+    {"map", mr_command_map, false},
+    {"identify", mr_command_identify, false},
+    {"check", mr_command_check, false},
+    {"format", mr_command_format, false},
+    {"mount", mr_command_mount, false},
+    {"unmount", mr_command_unmount, false},
+    {"claim", mr_command_claim, false},
+    {"keep", mr_command_keep, false},
+    {"unmap", mr_command_unmap, false},
+    {"gone", mr_command_gone, false},
+    {"examine", mr_command_examine, true},
+    {"act", mr_command_act, true},
 };
 
 static int fail_member(struct mr_err *err, const char *key, const char *what)
@@ -77,7 +85,7 @@ static int run_command(struct mr_worker *worker, const char *name,
                        struct mr_err *err)
 {
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-        if (strcmp(commands[i].name, name) == 0)
+        if (strcmp(commands[i].name, name) == 0 && commands[i].action == worker->action)
             return commands[i].run(worker, cmd, reply, err);
     }
     return mr_fail(err, MR_E_INTERNAL, EINVAL, "worker command: '%.32s' is unknown",
@@ -123,7 +131,7 @@ int mr_worker_run(struct mr_worker *worker, struct mr_err *err)
             return r;
         }
         r = answer(worker, cmd, r < 0 ? &receive_err : NULL, err);
-        if (r < 0)
+        if (r < 0 || worker->action)
             return r;
     }
 }

@@ -21,10 +21,11 @@ struct mr_worker {
     int claim_fd;               /* -1: no claim */
     struct mr_identity claimed; /* the device of claim_fd */
     uint64_t unmapped_diskseq;  /* unmap was called under a claim on this one; 0: none */
+    bool action;                /* examine and act instead, and only one of them */
 };
 
-/* Answers commands until the channel closes. Returns 0 then, or a negative errno when it
- * broke. */
+/* Answers commands until the channel closes. Returns 0 then (also when the peer closed
+ * it with a reply unread), or a negative errno when it broke. */
 int mr_worker_run(struct mr_worker *worker, struct mr_err *err);
 
 /* One command. Members for the reply go into reply (an object, borrowed). 0, or a
@@ -48,12 +49,16 @@ int mr_command_unmount(struct mr_worker *worker, struct json_object *cmd,
                        struct json_object *reply, struct mr_err *err);
 int mr_command_claim(struct mr_worker *worker, struct json_object *cmd,
                      struct json_object *reply, struct mr_err *err);
-int mr_command_unclaim(struct mr_worker *worker, struct json_object *cmd,
-                       struct json_object *reply, struct mr_err *err);
+int mr_command_keep(struct mr_worker *worker, struct json_object *cmd,
+                    struct json_object *reply, struct mr_err *err);
 int mr_command_unmap(struct mr_worker *worker, struct json_object *cmd,
                      struct json_object *reply, struct mr_err *err);
 int mr_command_gone(struct mr_worker *worker, struct json_object *cmd,
                     struct json_object *reply, struct mr_err *err);
+int mr_command_examine(struct mr_worker *worker, struct json_object *cmd,
+                       struct json_object *reply, struct mr_err *err);
+int mr_command_act(struct mr_worker *worker, struct json_object *cmd,
+                   struct json_object *reply, struct mr_err *err);
 
 /* Members of a command; a missing or wrong one is MR_E_INTERNAL that names it. Results
  * are borrowed from cmd. */

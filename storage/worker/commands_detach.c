@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The way down: unmount, claim, unclaim, unmap, gone. A device is unmapped only with the
+ * The way down: unmount, claim, keep, unmap, gone. A device is unmapped only with the
  * claim in hand.
  */
 #include "storage/worker/commands.h"
@@ -102,10 +102,13 @@ int mr_command_claim(struct mr_worker *worker, struct json_object *cmd,
 {
     int64_t budget_ms = mr_json_get_int(cmd, "budget_ms", 0);
     enum mr_claim_result result = MR_CLAIM_OK;
+    const struct mr_driver *driver = NULL;
     struct mr_identity identity;
     unsigned tries = 0;
 
     int r = mr_arg_identity(cmd, &identity, err);
+    if (r == 0)
+        r = mr_arg_driver(cmd, &driver, err);
     if (r == 0 && (budget_ms < 0 || budget_ms > CLAIM_BUDGET_MAX_MS))
         r = mr_fail(err, MR_E_INTERNAL, ERANGE, "worker command: member 'budget_ms'");
     if (r < 0)
@@ -129,16 +132,27 @@ int mr_command_claim(struct mr_worker *worker, struct json_object *cmd,
         return -EIO;
     }
     mr_json_set_int(reply, "tries", tries);
+    mr_json_set_string(reply, "unmap",
+                       driver->unmap_kind == MR_UNMAP_DEFERRED ? "deferred"
+                                                               : "immediate");
     return 0;
 }
 
-int mr_command_unclaim(struct mr_worker *worker, struct json_object *cmd,
-                       struct json_object *reply, struct mr_err *err)
+int mr_command_keep(struct mr_worker *worker, struct json_object *cmd,
+                    struct json_object *reply, struct mr_err *err)
 {
-    (void)cmd;
-    (void)reply;
-    (void)err;
-    mr_close(&worker->claim_fd);
+    const struct mr_driver *driver = NULL;
+    struct mr_identity identity;
+
+    (void)worker;
+    int r = mr_arg_driver(cmd, &driver, err);
+    if (r == 0)
+        r = mr_arg_identity(cmd, &identity, err);
+    if (r == 0)
+        r = driver->keep(&identity, err);
+    if (r < 0)
+        return r;
+    mr_json_set_string(reply, "result", r > 0 ? "kept" : "gone");
     return 0;
 }
 

@@ -16,6 +16,8 @@
 #include "storage/identity.h"
 #include "storage/spec.h"
 
+#define MR_CUT_TEXT 200
+
 /* How unmap treats users that an exclusive open cannot see. */
 enum mr_unmap_kind {
     MR_UNMAP_IMMEDIATE = 0, /* asks nobody: the opener scan gates it (SCSI, NBD, NVMe) */
@@ -55,6 +57,17 @@ struct mr_driver {
      * mr_device_gone() and, for what else the driver keeps, finished(). */
     int (*unmap)(const char *token, const char *runtime_dir,
                  const struct mr_identity *identity, int claim_fd, struct mr_err *err);
+
+    /* Takes back an unmap that the kernel has put off: the mapping stays when its last
+     * user goes. 1 it stays, 0 it is gone, negative: cannot tell. */
+    int (*keep)(const struct mr_identity *identity, struct mr_err *err);
+
+    /* Makes every request to the device fail from now on, also those that wait, without
+     * asking anybody: data that was not written is lost. detail says what was done. 0, or
+     * a negative errno. NULL: there is no transport to cut. */
+    int (*cut)(const char *token, const char *runtime_dir,
+               const struct mr_identity *identity, char detail[MR_CUT_TEXT],
+               struct mr_err *err);
 
     /* After the device is gone: waits (bounded, at most wait_ms) for helpers to end and
      * removes what is left in the runtime directory. Adds facts to evidence. 1 finished,

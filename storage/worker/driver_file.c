@@ -16,11 +16,14 @@
 #include <sys/sysmacros.h>
 
 #include "storage/base/cleanup.h"
+#include "storage/base/clock.h"
 #include "storage/base/fd.h"
 #include "storage/base/json.h"
 #include "storage/worker/loopdev.h"
 #include "storage/worker/mounter_path.h"
 
+#define LOCK_LIMIT_NS (200 * MR_NS_PER_MS)
+#define LOCK_RETRY_NS (5 * MR_NS_PER_MS)
 #define SECTOR_BYTES 512
 #define POINTER "/source/path"
 
@@ -88,6 +91,20 @@ static int check_file(const char *path, int fd, char key[MR_KEY_TEXT], struct mr
                      minor(st.st_dev), (uintmax_t)st.st_ino);
 }
 
+/* A loop device that somebody else closed last is gone from sysfs a moment before the
+ * kernel lets go of its file, and with it of the lock (drivers/block/loop.c). */
+static int lock(int fd)
+{
+    int64_t deadline_ns = mr_now_ns() + LOCK_LIMIT_NS;
+
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK || mr_now_ns() >= deadline_ns)
+            return -errno;
+        mr_sleep_ns(LOCK_RETRY_NS);
+    }
+    return 0;
+}
+
 /* Opens the checked file for I/O and locks it. */
 static int open_locked(const struct mr_map_request *request, int *ret_fd,
                        char key[MR_KEY_TEXT], struct mr_err *err)
@@ -108,12 +125,12 @@ static int open_locked(const struct mr_map_request *request, int *ret_fd,
         open(link, (request->spec->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (fd < 0)
         return mr_fail(err, MR_E_DEVICE_ERROR, errno, "open '%s'", path);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        if (errno != EWOULDBLOCK)
-            return mr_fail(err, MR_E_DEVICE_ERROR, errno, "flock '%s'", path);
+    r = lock(fd);
+    if (r == -EWOULDBLOCK)
         return mr_fail(err, MR_E_SOURCE_IN_USE, EBUSY, "'%s' is locked by another user",
                        path);
-    }
+    if (r < 0)
+        return mr_fail(err, MR_E_DEVICE_ERROR, -r, "flock '%s'", path);
     *ret_fd = mr_take_fd(&fd);
     return 0;
 }
@@ -163,4 +180,5 @@ const struct mr_driver mr_driver_file = {
     .map = file_map,
     .find = file_find,
     .unmap = file_unmap,
+    .keep = mr_loop_keep,
 };

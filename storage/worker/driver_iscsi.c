@@ -8,12 +8,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,10 +25,13 @@
 #include "storage/base/spawn.h"
 #include "storage/lun/start.h" /* the message and its fd; nothing to link */
 #include "storage/worker/loopdev.h"
+#include "storage/worker/lun_server.h"
 
 #define ANSWER_GRACE_MS 5000 /* on top of the target's own timeout */
 #define END_MS 5000          /* a server whose file was released logs out within 2 s */
 #define STATUS_MS 500
+#define CUT_MS 1000
+#define KILLED_MS 1000
 #define IO_KB "1024" /* one FUSE request; the default of 1280 would be split */
 
 /* A server that we started and that did not yet prove itself. */
@@ -255,49 +258,12 @@ static int iscsi_map(const struct mr_map_request *request, struct mr_identity *r
     return 0;
 }
 
-static int socket_address(const char *runtime_dir, const char *token,
-                          struct sockaddr_un *ret)
+static struct mr_lun_server recorded(const struct mr_identity *identity)
 {
-    *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
-    return mr_format(ret->sun_path, sizeof(ret->sun_path), "%s/lun/%s.sock", runtime_dir,
-                     token);
-}
-
-/* Connects to a server's control socket without waiting; *ret_pid is who listens there.
- * Returns the fd or a negative errno. */
-static int control_connect(const char *runtime_dir, const char *token, pid_t *ret_pid)
-{
-    MR_AUTO_CLOSE int fd =
-        socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct sockaddr_un address;
-    struct ucred peer;
-    socklen_t len = sizeof(peer);
-    int r = socket_address(runtime_dir, token, &address);
-
-    if (r < 0)
-        return r;
-    if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
-        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
-        return -errno;
-    *ret_pid = peer.pid;
-    return mr_take_fd(&fd);
-}
-
-/* The status document of the server, NULL when it does not answer in time (it may be
- * stopped). */
-static struct json_object *control_status(int fd)
-{
-    MR_AUTO_JSON struct json_object *request = json_object_new_object();
-    struct pollfd answer = {.fd = fd, .events = POLLIN};
-    struct json_object *status = NULL;
-
-    if (!request)
-        return NULL;
-    mr_json_set_string(request, "cmd", "status");
-    if (mr_msg_send(fd, request, -1, MSG_DONTWAIT, NULL) < 0 ||
-        poll(&answer, 1, STATUS_MS) <= 0)
-        return NULL;
-    return mr_msg_recv(fd, &status, NULL, MSG_DONTWAIT, NULL) > 0 ? status : NULL;
+    return (struct mr_lun_server){
+        .pid = identity->lun_pid,
+        .start_time = identity->lun_start_time,
+    };
 }
 
 /* Adds what the server says: it need not be there. */
@@ -305,18 +271,15 @@ static void ask_server(const char *token, const char *runtime_dir,
                        struct mr_identity *ret)
 {
     MR_AUTO_JSON struct json_object *status = NULL;
-    const char *its_token;
-    pid_t pid = 0;
-    MR_AUTO_CLOSE int fd = control_connect(runtime_dir, token, &pid);
+    struct mr_lun_server server = {0};
+    MR_AUTO_CLOSE int fd = mr_lun_connect(runtime_dir, token, &server);
 
     if (fd < 0)
         return;
-    ret->lun_pid = pid;
-    ret->lun_start_time = mr_process_start_time(pid);
-    status = control_status(fd);
-    its_token = mr_json_get_string(status, "token");
-    if (!its_token || strcmp(its_token, token) != 0 ||
-        mr_json_get_int(status, "pid", 0) != pid)
+    ret->lun_pid = server.pid;
+    ret->lun_start_time = server.start_time;
+    status = mr_lun_ask(fd, "status", token, STATUS_MS);
+    if (!status || mr_json_get_int(status, "pid", 0) != server.pid)
         return;
     mr_json_copy_string(status, "serial", ret->serial, sizeof(ret->serial));
     mr_json_copy_string(status, "wwn", ret->wwn, sizeof(ret->wwn));
@@ -342,46 +305,49 @@ static int iscsi_unmap(const char *token, const char *runtime_dir,
     return mr_loop_clear(claim_fd, err);
 }
 
-/* Waits for the end of a process. 1 ended (or never was), 0 still there. */
-static int wait_end(pid_t pid, uint64_t start_time, int64_t wait_ms)
+static int iscsi_cut(const char *token, const char *runtime_dir,
+                     const struct mr_identity *identity, char detail[MR_CUT_TEXT],
+                     struct mr_err *err)
 {
-    MR_AUTO_CLOSE int pidfd = pidfd_open(pid, 0);
-    struct pollfd end = {.fd = pidfd, .events = POLLIN};
-    uint64_t its_start;
+    MR_AUTO_JSON struct json_object *status = NULL;
+    struct mr_lun_server server = {0};
+    MR_AUTO_CLOSE int fd = mr_lun_connect(runtime_dir, token, &server);
 
-    if (pidfd < 0)
-        return errno == ESRCH;
-    /* Read after the pidfd was opened, which cannot change to another process any more. 0
-     * is "cannot tell": then the pidfd decides. */
-    its_start = mr_process_start_time(pid);
-    if (start_time != 0 && its_start != 0 && its_start != start_time)
-        return 1;
-    return poll(&end, 1, wait_ms < INT32_MAX ? (int)wait_ms : INT32_MAX) > 0;
+    if (fd >= 0)
+        status = mr_lun_ask(fd, "cut", token, CUT_MS);
+    if (mr_json_get_bool(status, "cut", false))
+        return mr_format(detail, MR_CUT_TEXT,
+                         "mooring-lun dropped the session without logout: the device "
+                         "fails from now on");
+    if (identity->lun_pid > 0)
+        server = recorded(identity);
+    pid_t pid = server.pid;
+    int r = mr_lun_kill(&server, KILLED_MS, err);
+    if (r == 0)
+        return mr_format(detail, MR_CUT_TEXT,
+                         "mooring-lun has ended before: the device fails already");
+    return r < 0 ? r
+                 : mr_format(detail, MR_CUT_TEXT,
+                             "mooring-lun %d did not answer and was killed: the device "
+                             "fails from now on",
+                             pid);
 }
 
 static int iscsi_finished(const char *token, const char *runtime_dir,
                           const struct mr_identity *identity, int64_t wait_ms,
                           struct json_object *evidence)
 {
-    pid_t pid = identity->lun_pid;
-    uint64_t start_time = identity->lun_start_time;
-    struct sockaddr_un address;
-    bool clean;
+    struct mr_lun_server server = recorded(identity);
 
-    if (pid <= 0) {
+    if (server.pid <= 0) {
         /* Not recorded: the listener of the socket, if there is one, is it. */
-        MR_AUTO_CLOSE int fd = control_connect(runtime_dir, token, &pid);
-
-        start_time = fd >= 0 ? mr_process_start_time(pid) : 0;
+        MR_AUTO_CLOSE int fd = mr_lun_connect(runtime_dir, token, &server);
     }
-    if (pid > 0 && !wait_end(pid, start_time, wait_ms)) {
+    if (server.pid > 0 && !mr_lun_await_end(&server, wait_ms)) {
         mr_json_set_string(evidence, "lun_server", "running");
         return 0;
     }
-    /* mooring-lun removes its socket when, and only when, the target confirmed the
-     * logout. */
-    clean = socket_address(runtime_dir, token, &address) == 0 &&
-            unlink(address.sun_path) < 0 && errno == ENOENT;
+    bool clean = mr_lun_logged_out(runtime_dir, token);
     mr_json_set_string(evidence, "lun_server", "exited");
     mr_json_set_string(evidence, "session", clean ? "logged-out" : "not-logged-out");
     return 1;
@@ -393,5 +359,7 @@ const struct mr_driver mr_driver_iscsi = {
     .map = iscsi_map,
     .find = iscsi_find,
     .unmap = iscsi_unmap,
+    .keep = mr_loop_keep,
+    .cut = iscsi_cut,
     .finished = iscsi_finished,
 };

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,26 +13,6 @@
 
 #define MR_FNV_BASIS 14695981039346656037ULL
 #define MR_FNV_PRIME 1099511628211ULL
-
-static const char *const kind_names[MR_HOLDER_KINDS] = {
-    [MR_HOLDER_MOUNT_COPY] = "mount-copy",
-    [MR_HOLDER_OPEN_FILE] = "open-file",
-    [MR_HOLDER_CWD] = "cwd",
-    [MR_HOLDER_ROOT] = "root",
-    [MR_HOLDER_EXE] = "exe",
-    [MR_HOLDER_MMAP] = "mmap",
-    [MR_HOLDER_RAW_DEVICE] = "raw-device",
-    [MR_HOLDER_LOOP] = "loop",
-    [MR_HOLDER_SWAP] = "swap",
-    [MR_HOLDER_DM] = "dm",
-    [MR_HOLDER_MD] = "md",
-    [MR_HOLDER_OVERLAY] = "overlay",
-};
-
-const char *mr_holder_kind_name(enum mr_holder_kind kind)
-{
-    return (unsigned)kind < MR_HOLDER_KINDS ? kind_names[kind] : "unknown";
-}
 
 static void hash_bytes(uint64_t *hash, const void *data, size_t len)
 {
@@ -54,7 +35,8 @@ static void hash_text(uint64_t *hash, const char *text)
 
 static bool names_a_mount(enum mr_holder_kind kind)
 {
-    return kind == MR_HOLDER_MOUNT_COPY || kind == MR_HOLDER_OVERLAY;
+    return kind == MR_HOLDER_MOUNT_COPY || kind == MR_HOLDER_NESTED_MOUNT ||
+           kind == MR_HOLDER_COVERING_MOUNT || kind == MR_HOLDER_OVERLAY;
 }
 
 uint64_t mr_holder_id(const struct mr_holder *row)
@@ -106,27 +88,39 @@ char *mr_holder_text(const char *text)
     return copy;
 }
 
+/* The texts of a row. */
+static const size_t texts[] = {
+    offsetof(struct mr_holder, comm),    offsetof(struct mr_holder, user),
+    offsetof(struct mr_holder, cgroup),  offsetof(struct mr_holder, container),
+    offsetof(struct mr_holder, runtime), offsetof(struct mr_holder, unit),
+    offsetof(struct mr_holder, path),    offsetof(struct mr_holder, device),
+};
+#define MR_TEXTS (sizeof(texts) / sizeof(texts[0]))
+
+static char **text_at(struct mr_holder *row, size_t i)
+{
+    return (char **)(void *)((char *)row + texts[i]);
+}
+
 static void row_clear(struct mr_holder *row)
 {
-    free(row->comm);
-    free(row->cgroup);
-    free(row->container);
-    free(row->path);
-    free(row->device);
+    for (size_t i = 0; i < MR_TEXTS; i++)
+        free(*text_at(row, i));
 }
 
 /* False when out of memory; *dst is to be cleared either way. */
 static bool row_copy(struct mr_holder *dst, const struct mr_holder *src)
 {
+    bool ok = true;
+
     *dst = *src;
-    dst->comm = mr_holder_text(src->comm);
-    dst->cgroup = mr_holder_text(src->cgroup);
-    dst->container = mr_holder_text(src->container);
-    dst->path = mr_holder_text(src->path);
-    dst->device = mr_holder_text(src->device);
-    return !dst->comm == !src->comm && !dst->cgroup == !src->cgroup &&
-           !dst->container == !src->container && !dst->path == !src->path &&
-           !dst->device == !src->device;
+    for (size_t i = 0; i < MR_TEXTS; i++) {
+        char **text = text_at(dst, i);
+        const char *foreign = *text;
+        *text = mr_holder_text(foreign);
+        ok &= !*text == !foreign;
+    }
+    return ok;
 }
 
 /* One mount has several paths when tasks with different roots look at it. */
@@ -198,17 +192,25 @@ static struct json_object *row_to_json(const struct mr_holder *row)
     (void)snprintf(id, sizeof(id), "%016" PRIx64, mr_holder_id(row));
     mr_json_set_string(json, "id", id);
     mr_json_set_string(json, "kind", mr_holder_kind_name(row->kind));
+    mr_json_set_bool(json, "certain", !row->candidate);
     set_number(json, "pid", (uint64_t)row->pid);
     set_number(json, "start_time", row->start_time);
     set_number(json, "tid", (uint64_t)row->tid);
     mr_json_set_string(json, "comm", row->comm);
+    mr_json_set(json, "uid", row->has_uid ? json_object_new_int64(row->uid) : NULL);
+    mr_json_set_string(json, "user", row->user);
     mr_json_set_string(json, "cgroup", row->cgroup);
     mr_json_set_string(json, "container", row->container);
+    mr_json_set_string(json, "runtime", row->runtime);
+    mr_json_set_string(json, "unit", row->unit);
     set_number(json, "mount_ns", row->mount_ns);
+    set_number(json, "mount_id", row->mount_id);
     mr_json_set_string(json, "path", row->path);
     mr_json_set_string(json, "device", row->device);
     if (names_a_mount(row->kind))
         mr_json_set_int(json, "processes", (int64_t)row->processes);
+    mr_json_set(json, "actions", mr_holder_actions(row->kind, row->pid != 0));
+    mr_json_set_string(json, "remedy", mr_holder_remedy(row->kind));
     return json;
 }
 

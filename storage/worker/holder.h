@@ -14,35 +14,27 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum mr_holder_kind {
-    MR_HOLDER_MOUNT_COPY = 0, /* a mount of it, in any mount namespace */
-    MR_HOLDER_OPEN_FILE,
-    MR_HOLDER_CWD,
-    MR_HOLDER_ROOT,
-    MR_HOLDER_EXE,
-    MR_HOLDER_MMAP,
-    MR_HOLDER_RAW_DEVICE,
-    MR_HOLDER_LOOP,
-    MR_HOLDER_SWAP,
-    MR_HOLDER_DM,
-    MR_HOLDER_MD,
-    MR_HOLDER_OVERLAY,
-    MR_HOLDER_KINDS
-};
+#include "storage/holder_kind.h"
 
 /* Zero or NULL is "does not apply" or "not known" and becomes JSON null. */
 struct mr_holder {
     enum mr_holder_kind kind;
+    bool candidate; /* may be innocent: certain = false */
+    bool has_uid;
+    uid_t uid; /* effective, as in our own user namespace */
     pid_t pid;
     pid_t tid;           /* only of a thread that differs from its process */
     uint64_t start_time; /* field 22 of /proc/PID/stat */
     uint64_t mount_ns;   /* inode number of the mount namespace */
-    uint64_t mount_id;   /* mount-copy, overlay: id field of mountinfo; not shown */
-    uint64_t processes;  /* mount-copy, overlay: how many are in the namespace */
+    uint64_t mount_id;   /* of mounts: id field of mountinfo */
+    uint64_t processes;  /* of mounts: how many are in the namespace */
     char *comm;
+    char *user;
     char *cgroup;
     char *container;
-    char *path; /* as seen by the holder */
+    char *runtime; /* docker, containerd, podman or cri-o */
+    char *unit;    /* of systemd */
+    char *path;    /* as seen by the holder */
     char *device;
 };
 
@@ -50,9 +42,6 @@ struct mr_holders {
     struct mr_holder *rows;
     size_t count;
 };
-
-/* "open-file". Never NULL. */
-const char *mr_holder_kind_name(enum mr_holder_kind kind);
 
 /* 64-bit FNV-1a of what makes the holder this one: a mount is named by namespace, mount
  * id and path (its processes come and go), the rest by process, path and device. Never 0.

@@ -17,6 +17,7 @@
 
 #include "storage/base/cleanup.h"
 #include "storage/base/fd.h"
+#include "storage/worker/device.h"
 
 /* Others take free devices too: each try is a fresh LOOP_CTL_GET_FREE. */
 #define CONFIGURE_TRIES 64
@@ -256,4 +257,45 @@ int mr_loop_clear(int claim_fd, struct mr_err *err)
     if (r < 0 && r != -ENXIO)
         return mr_fail(err, MR_E_DEVICE_ERROR, -r, "release the loop device");
     return 0;
+}
+
+/* What a failure means: gone only when sysfs says so. */
+static int gone_or(const struct mr_identity *identity, int r)
+{
+    const char *why = NULL;
+
+    return mr_device_state(identity, &why) == MR_ABSENT_NOW ? 0 : r;
+}
+
+/* Reads the flags. 0, or a negative errno. */
+static int read_flags(int fd, const struct mr_identity *identity, struct loop_info64 *ret,
+                      struct mr_err *err)
+{
+    *ret = (struct loop_info64){0};
+    if (ioctl(fd, LOOP_GET_STATUS64, ret) < 0)
+        return mr_fail(err, MR_E_DEVICE_ERROR, errno, "status of '%s'", identity->node);
+    return 0;
+}
+
+int mr_loop_keep(const struct mr_identity *identity, struct mr_err *err)
+{
+    struct loop_info64 info;
+    MR_AUTO_CLOSE int fd = -1;
+
+    /* While it is open, the kernel puts the release off; the check of the diskseq comes
+     * after the open. */
+    int r = mr_device_open(identity, O_RDONLY | O_NONBLOCK, &fd, err);
+    if (r == 0)
+        r = read_flags(fd, identity, &info, err);
+    if (r == 0 && (info.lo_flags & LO_FLAGS_AUTOCLEAR)) {
+        info.lo_flags &= ~(__u32)LO_FLAGS_AUTOCLEAR;
+        if (ioctl(fd, LOOP_SET_STATUS64, &info) < 0)
+            r = mr_fail(err, MR_E_DEVICE_ERROR, errno, "keep '%s'", identity->node);
+        else
+            r = read_flags(fd, identity, &info, err);
+    }
+    if (r == 0 && (info.lo_flags & LO_FLAGS_AUTOCLEAR))
+        r = mr_fail(err, MR_E_DEVICE_ERROR, 0, "'%s' still goes with its last user",
+                    identity->node);
+    return r < 0 ? gone_or(identity, r) : 1;
 }

@@ -45,6 +45,11 @@ int mr_loop_find(const char *token, enum mr_loop_backing backing, struct mr_iden
  * the device. */
 int mr_loop_clear(int claim_fd, struct mr_err *err);
 
+/* Takes back what mr_loop_clear() asked for and the kernel has put off (AUTOCLEAR): the
+ * device stays bound when its last user goes. Needs no claim. 1 it stays, 0 it is gone,
+ * negative: cannot tell. */
+int mr_loop_keep(const struct mr_identity *identity, struct mr_err *err);
+
 /* Takes a device down that was set up a moment ago and not given to anybody: by the same
  * rule, under an exclusive open. If a prober is in the way it stays, to be found by its
  * token. */

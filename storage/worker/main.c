@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * mooring-worker: one volume operation, or one holder scan, in a process that may hang in
- * the kernel without hurting anybody else. Started by the agent only
- * (storage/protocol.h).
+ * mooring-worker: one volume operation, one holder scan, or one action on holders, in a
+ * process that may hang in the kernel without hurting anybody else. Started by the agent
+ * only (storage/protocol.h).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,6 +38,22 @@ static int say_ready(int channel_fd, struct mr_err *err)
     return mr_msg_send(channel_fd, event, -1, 0, err);
 }
 
+static int run_action(struct mr_err *err)
+{
+    struct mr_worker worker = {
+        .channel_fd = MR_WORKER_CHANNEL_FD,
+        .inotify_fd = MR_WORKER_INOTIFY_FD,
+        .lock_fd = -1,
+        .claim_fd = -1,
+        .action = true,
+    };
+
+    if (take_inherited(MR_WORKER_INOTIFY_FD) < 0)
+        return mr_fail(err, MR_E_INTERNAL, EBADF, "no inotify at fd %d",
+                       MR_WORKER_INOTIFY_FD);
+    return mr_worker_run(&worker, err);
+}
+
 static int run_volume(const char *lock_path, struct mr_err *err)
 {
     struct mr_worker worker = {
@@ -66,12 +82,12 @@ int main(int argc, char **argv)
     struct mr_err err = {0};
     bool volume = argc == 3 && strcmp(argv[1], "volume") == 0;
     bool scan = argc == 2 && strcmp(argv[1], "scan") == 0;
+    bool action = argc == 2 && strcmp(argv[1], "action") == 0;
 
     mr_log_init("mooring-worker");
-    if (!volume && !scan) {
-        (void)fprintf(stderr,
-                      "usage: mooring-worker volume LOCKFILE | mooring-worker scan\n"
-                      "Started by mooringd, not by hand.\n");
+    if (!volume && !scan && !action) {
+        (void)fprintf(stderr, "usage: mooring-worker volume LOCKFILE | scan | action\n"
+                              "Started by mooringd, not by hand.\n");
         return EXIT_USAGE;
     }
     (void)umask(077);
@@ -79,9 +95,11 @@ int main(int argc, char **argv)
         mr_log(MR_LOG_ERR, "msg=\"no channel at fd %d\"", MR_WORKER_CHANNEL_FD);
         return EXIT_SYSTEM;
     }
-    if (scan)
-        return mr_scan_main(MR_WORKER_CHANNEL_FD);
-    if (run_volume(argv[2], &err) < 0) {
+    if (scan) {
+        bool marks = take_inherited(MR_SCAN_FANOTIFY_FD) == 0; /* not on every kernel */
+        return mr_scan_main(MR_WORKER_CHANNEL_FD, marks ? MR_SCAN_FANOTIFY_FD : -1);
+    }
+    if ((action ? run_action(&err) : run_volume(argv[2], &err)) < 0) {
         mr_log(MR_LOG_ERR, "msg=\"worker ends\" error=\"%s\"", err.message);
         return EXIT_SYSTEM;
     }

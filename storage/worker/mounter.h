@@ -36,6 +36,11 @@ enum mr_unmount_result {
     MR_UNMOUNT_DONE,
 };
 
+/* Opens the root of this mount with these flags and proves that it is the one. An fd,
+ * -ENOENT when it is absent or covered, or another negative errno. */
+int mr_mounter_open_root(const struct mr_mount_record *record, int flags,
+                         struct mr_err *err);
+
 /* syncfs(2) on a real fd of the root of this mount. MR_E_DATA_NOT_WRITTEN when it fails.
  * 0 when the mount is absent or covered (then there is no way in; detail of the unmount
  * says so). */

@@ -61,10 +61,8 @@ enum mr_presence mr_mounter_present(const struct mr_mount_record *record,
     return present;
 }
 
-/* Opens the root of our mount. An fd, -ENOENT when it is absent or covered, or another
- * negative errno. */
-static int open_mount_root(const struct mr_mount_record *record, int flags,
-                           struct mr_err *err)
+int mr_mounter_open_root(const struct mr_mount_record *record, int flags,
+                         struct mr_err *err)
 {
     MR_AUTO_PLACE struct mr_place place = MR_PLACE_NONE;
     MR_AUTO_CLOSE int fd = -1;
@@ -99,7 +97,7 @@ static int fail_sync(struct mr_err *err, int errnum, const char *call)
 
 int mr_mounter_sync(const struct mr_mount_record *record, struct mr_err *err)
 {
-    MR_AUTO_CLOSE int fd = open_mount_root(record, O_RDONLY, err);
+    MR_AUTO_CLOSE int fd = mr_mounter_open_root(record, O_RDONLY, err);
 
     if (fd == -ENOENT)
         return 0;
@@ -116,7 +114,7 @@ int mr_mounter_arm(const struct mr_mount_record *record, int inotify_fd,
                    struct mr_err *err)
 {
     char path[32];
-    MR_AUTO_CLOSE int fd = open_mount_root(record, O_PATH, err);
+    MR_AUTO_CLOSE int fd = mr_mounter_open_root(record, O_PATH, err);
 
     if (fd < 0)
         return fd;

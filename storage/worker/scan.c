@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 #include "storage/base/msg.h"
 #include "storage/identity.h"
 #include "storage/protocol.h"
+#include "storage/worker/mount_table.h"
 #include "storage/worker/scan_parse.h"
 #include "storage/worker/scan_state.h"
 
@@ -26,91 +28,6 @@
 #define MR_INIT_PID_NS                                                                   \
     "pid:[4026531836]" /* include/linux/proc_ns.h PROC_PID_INIT_INO                      \
                         */
-
-static int compare_devs(const void *a, const void *b)
-{
-    const struct mr_scan_dev *left = a;
-    const struct mr_scan_dev *right = b;
-
-    return left->dev < right->dev ? -1 : left->dev > right->dev;
-}
-
-struct mr_scan_target *mr_scan_find_dev(const struct mr_scan *scan, dev_t dev)
-{
-    const struct mr_scan_dev key = {.dev = dev};
-
-    if (scan->dev_count == 0)
-        return NULL;
-    const struct mr_scan_dev *found =
-        bsearch(&key, scan->devs, scan->dev_count, sizeof(key), compare_devs);
-    return found ? found->target : NULL;
-}
-
-static bool lies_on(const struct mr_scan_target *target, const char *path)
-{
-    if (mr_path_below(path, target->mount_path))
-        return true;
-    for (size_t i = 0; i < target->holders.count; i++) {
-        const struct mr_holder *row = &target->holders.rows[i];
-        if (row->kind == MR_HOLDER_MOUNT_COPY && row->path &&
-            mr_path_below(path, row->path))
-            return true;
-    }
-    return false;
-}
-
-struct mr_scan_target *mr_scan_find_path(const struct mr_scan *scan, const char *path)
-{
-    for (size_t i = 0; i < scan->target_count; i++)
-        if (!scan->targets[i].replaced && lies_on(&scan->targets[i], path))
-            return &scan->targets[i];
-    return NULL;
-}
-
-void mr_scan_add(struct mr_scan_target *target, const struct mr_holder *row)
-{
-    if (mr_holders_add(&target->holders, row) < 0)
-        target->complete = false;
-}
-
-bool mr_scan_late(struct mr_scan *scan)
-{
-    bool late = mr_now_ns() >= scan->deadline_ns;
-
-    if (late)
-        scan->complete = false;
-    return late;
-}
-
-void mr_scan_missed(struct mr_scan *scan, int errnum)
-{
-    if (errnum != ENOENT && errnum != ESRCH)
-        scan->complete = false;
-}
-
-struct mr_scan_space *mr_scan_space(struct mr_scan *scan, uint64_t inode)
-{
-    for (size_t i = 0; i < scan->space_count; i++)
-        if (scan->spaces[i].inode == inode)
-            return &scan->spaces[i];
-    struct mr_scan_space *spaces =
-        reallocarray(scan->spaces, scan->space_count + 1, sizeof(*spaces));
-    if (!spaces) {
-        scan->complete = false;
-        return NULL;
-    }
-    scan->spaces = spaces;
-    spaces[scan->space_count] = (struct mr_scan_space){.inode = inode};
-    return &spaces[scan->space_count++];
-}
-
-int mr_scan_statx(int dirfd, const char *path, struct statx *ret)
-{
-    const int flags =
-        AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT | (*path == '\0' ? AT_EMPTY_PATH : 0);
-
-    return statx(dirfd, path, flags, 0, ret) < 0 ? -errno : 0;
-}
 
 /* The recorded device may have ended and its numbers may be in use again. */
 static bool is_replaced(const struct mr_scan_target *target)
@@ -157,7 +74,8 @@ static void read_target(struct mr_scan *scan, struct mr_scan_target *target,
         .disk = makedev((unsigned)mr_json_get_int(json, "major", 0),
                         (unsigned)mr_json_get_int(json, "minor", 0)),
         .diskseq = (uint64_t)mr_json_get_int(json, "diskseq", 0),
-        .own_mount = own.mount.unique ? mr_scan_old_mount_id(own.mount.id) : own.mount.id,
+        .own_mount = mr_mount_table_id(&own.mount),
+        .held = mr_json_get_bool(json, "held", false),
         .complete = true,
     };
     if (target->disk == 0 || is_replaced(target)) {
@@ -193,8 +111,24 @@ static bool read_command(struct mr_scan *scan, struct json_object *command)
             read_target(scan, &scan->targets[scan->target_count++], json);
     }
     if (scan->dev_count > 0)
-        qsort(scan->devs, scan->dev_count, sizeof(*scan->devs), compare_devs);
+        qsort(scan->devs, scan->dev_count, sizeof(*scan->devs), mr_scan_compare_devs);
     return true;
+}
+
+/* By fds of our own: what foreign ones are is told by their device. */
+static void find_kinds(struct mr_scan *scan, int socket_fd)
+{
+    MR_AUTO_CLOSE int event_fd = eventfd(0, EFD_CLOEXEC);
+    struct stat st;
+
+    if (fstat(socket_fd, &st) == 0)
+        scan->sockfs = st.st_dev;
+    if (event_fd >= 0 && fstat(event_fd, &st) == 0) {
+        scan->anon = st.st_dev;
+        scan->anon_shared = st.st_ino;
+    }
+    if (scan->sockfs == 0 || scan->anon == 0)
+        scan->complete = false;
 }
 
 /* Who we are, and whether we can see everybody. */
@@ -220,41 +154,61 @@ static void find_self(struct mr_scan *scan)
         scan->exe[0] = '\0';
 }
 
-/* Puts a process to a mount: the first one in its namespace, else one that keeps the
- * namespace alive. The row is the list's own. */
-static void name_mount(struct mr_scan *scan, struct mr_holder *row)
+/* Puts a process to a mount in a foreign namespace: the first one in there, else one that
+ * keeps it alive. In our own everybody would do as well as anybody. The texts stay the
+ * owner's and the space's. */
+static void name_mount(struct mr_scan *scan, struct mr_holder *row,
+                       struct mr_scan_owner *owner)
 {
-    const struct mr_scan_space *space = mr_scan_space(scan, row->mount_ns);
-    char cgroup[4096];
-    char container[65];
+    struct mr_scan_space *space = mr_scan_space(scan, row->mount_ns);
 
-    if (!space || row->pid != 0 || (space->pid == 0 && space->pinned_by == 0))
+    if (!space || row->pid != 0 || row->mount_ns == 0)
         return;
+    row->processes = space->processes;
     bool inside = space->pid != 0;
+    if (row->mount_ns == scan->own_space || (!inside && space->pinned_by == 0))
+        return;
     row->pid = inside ? space->pid : space->pinned_by;
     row->tid = inside ? space->tid : 0;
     row->start_time = inside ? space->start_time : space->pin_start_time;
-    row->processes = space->processes;
-    row->comm = mr_holder_text(inside ? space->comm : space->pin_comm);
-    mr_scan_cgroup(row->pid, cgroup, sizeof(cgroup), container);
-    row->cgroup = *cgroup ? mr_holder_text(cgroup) : NULL;
-    row->container = *container ? mr_holder_text(container) : NULL;
+    row->comm = inside ? space->comm : space->pin_comm;
+    mr_scan_read_owner(row->pid, owner);
+    mr_scan_set_owner(row, owner);
+}
+
+/* The rows to be shown. 0 or a negative errno; *ret is to be cleared either way. */
+static int collect(struct mr_scan *scan, const struct mr_scan_target *target,
+                   struct mr_holders *ret)
+{
+    static struct mr_scan_owner owner; /* large */
+    const struct mr_holders *from =
+        mr_scan_wants_candidates(target) ? &target->candidates : &target->holders;
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < from->count; i++) {
+        struct mr_holder row = from->rows[i];
+        name_mount(scan, &row, &owner);
+        rc = mr_holders_add(ret, &row);
+    }
+    return rc;
 }
 
 static int send_target(struct mr_scan *scan, struct mr_scan_target *target,
                        int channel_fd, struct mr_err *err)
 {
     bool complete = scan->complete && target->complete;
+    struct mr_holders shown = {0};
 
     if (!target->replaced && is_replaced(target)) {
         mr_holders_clear(&target->holders); /* they may hold the new device */
+        mr_holders_clear(&target->candidates);
         complete = false;
     }
-    for (size_t i = 0; i < target->holders.count; i++)
-        if (target->holders.rows[i].mount_ns != 0)
-            name_mount(scan, &target->holders.rows[i]);
+    if (collect(scan, target, &shown) < 0)
+        complete = false;
     struct json_object *rows =
-        mr_holders_to_json(&target->holders, MR_MSG_MAX - MR_SCAN_ENVELOPE, &complete);
+        mr_holders_to_json(&shown, MR_MSG_MAX - MR_SCAN_ENVELOPE, &complete);
+    mr_holders_clear(&shown);
     MR_AUTO_JSON struct json_object *message = json_object_new_object();
     mr_json_set_string(message, "scan", target->volume);
     mr_json_set_bool(message, "complete", complete && rows);
@@ -277,8 +231,15 @@ static int send_all(struct mr_scan *scan, int channel_fd, int64_t started_ns,
 
 static void scan_done(struct mr_scan *scan)
 {
-    for (size_t i = 0; i < scan->target_count; i++)
+    for (size_t i = 0; i < scan->target_count; i++) {
         mr_holders_clear(&scan->targets[i].holders);
+        mr_holders_clear(&scan->targets[i].candidates);
+    }
+    for (size_t i = 0; i < scan->socket_count; i++)
+        free(scan->sockets[i].path);
+    free(scan->sockets);
+    free(scan->net_spaces);
+    free(scan->mount_ids);
     free(scan->targets);
     free(scan->devs);
     free(scan->spaces);
@@ -286,10 +247,18 @@ static void scan_done(struct mr_scan *scan)
     free(scan->node_fs);
 }
 
-int mr_scan_main(int channel_fd)
+static void run(struct mr_scan *scan)
+{
+    mr_scan_mounts(scan);
+    mr_scan_block(scan);
+    mr_scan_exports(scan);
+    mr_scan_processes(scan);
+}
+
+int mr_scan_main(int channel_fd, int fanotify_fd)
 {
     MR_AUTO_JSON struct json_object *command = NULL;
-    struct mr_scan scan = {.complete = true};
+    struct mr_scan scan = {.complete = true, .fanotify_fd = fanotify_fd};
     struct mr_err err = {0};
 
     int rc = mr_msg_recv(channel_fd, &command, NULL, 0, &err);
@@ -303,13 +272,12 @@ int mr_scan_main(int channel_fd)
                  : mr_fail(&err, MR_E_INTERNAL, EINVAL, "not a scan command");
     }
     if (rc == 0) {
+        find_kinds(&scan, channel_fd);
         find_self(&scan);
-        mr_scan_mounts(&scan);
-        mr_scan_block(&scan);
-        mr_scan_processes(&scan);
+        run(&scan);
         rc = send_all(&scan, channel_fd, started_ns, &err);
     }
-    if (rc < 0)
+    if (rc < 0 && rc != -EPIPE) /* nobody listens any more */
         mr_log(MR_LOG_ERR, "holder scan failed: %s", err.message);
     scan_done(&scan);
     return rc < 0;

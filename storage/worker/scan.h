@@ -9,7 +9,7 @@
 #define MR_STORAGE_WORKER_SCAN_H
 
 /* Reads the one scan command from channel_fd, answers, returns the exit status
- * (protocol.h). */
-int mr_scan_main(int channel_fd);
+ * (protocol.h). fanotify_fd: the group that gets marks, or -1. */
+int mr_scan_main(int channel_fd, int fanotify_fd);
 
 #endif

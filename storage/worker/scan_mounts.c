@@ -6,6 +6,7 @@
 #include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fanotify.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -14,7 +15,9 @@
 #include "storage/base/cleanup.h"
 #include "storage/base/fd.h"
 #include "storage/base/statmount.h"
+#include "storage/worker/mount_ns.h"
 #include "storage/worker/scan_parse.h"
+#include "storage/worker/scan_tree.h"
 
 #define MR_MOUNTINFO_MAX (64UL * 1024 * 1024)
 #define MR_LIST_BATCH 1024
@@ -25,25 +28,9 @@ struct mount_facts {
     char text[MR_STATMOUNT_TEXT];
 };
 
-/* Newer than the headers of Debian 12: include/uapi/linux/nsfs.h of Linux 6.12. */
-struct space_info { /* struct mnt_ns_info */
-    uint32_t size;
-    uint32_t nr_mounts;
-    uint64_t mnt_ns_id;
-};
-#define MR_NS_MNT_GET_INFO _IOR(0xb7, 10, struct space_info)
-#define MR_NS_MNT_GET_NEXT _IOR(0xb7, 11, struct space_info)
-#define MR_NS_MNT_GET_PREV _IOR(0xb7, 12, struct space_info)
-
-/* One mount of any namespace, however it was found. */
-struct seen_mount {
-    uint64_t space;
-    uint64_t id; /* as in mountinfo */
-    dev_t dev;
-    bool overlay;
-    char *point;
-    char *options; /* cut up */
-};
+/* Newer than the headers of Debian 12: include/uapi/linux/fanotify.h of Linux 6.15. */
+#define MR_FAN_MARK_MNTNS 0x00000110U
+#define MR_FAN_MNT_DETACH 0x02000000ULL
 
 /* The first place whose device is not below dev. */
 static size_t node_fs_place(const struct mr_scan *scan, dev_t dev)
@@ -86,66 +73,77 @@ static void note_node_fs(struct mr_scan *scan, dev_t dev)
     scan->node_fs_count++;
 }
 
-static void add_overlay(const struct mr_scan *scan, const struct seen_mount *mount,
-                        const struct mr_holder *row)
+/* The mark pins nothing, and fires when a mount goes away in there or all of it ends. It
+ * only wakes the core earlier than its timer would. */
+static void mark_space(const struct mr_scan *scan, int ns_fd)
 {
-    struct mr_overlay_layers layers = {.options = mount->options};
+    if (scan->fanotify_fd >= 0 && ns_fd >= 0)
+        (void)fanotify_mark(scan->fanotify_fd, FAN_MARK_ADD | MR_FAN_MARK_MNTNS,
+                            MR_FAN_MNT_DETACH, ns_fd, NULL);
+}
+
+/* options are cut up. */
+static void look_at_overlay(const struct mr_scan *scan, const struct mr_scan_mount *mount,
+                            uint64_t space, char *options)
+{
+    struct mr_overlay_layers layers = {.options = options};
+    const struct mr_holder row = {
+        .kind = MR_HOLDER_OVERLAY,
+        .mount_ns = space,
+        .mount_id = mount->old_id,
+        .path = mount->point,
+    };
 
     for (const char *layer; (layer = mr_overlay_next(&layers));) {
         for (size_t i = 0; i < scan->target_count; i++) {
             struct mr_scan_target *target = &scan->targets[i];
             if (!target->replaced && mr_path_below(layer, target->mount_path))
-                mr_scan_add(target, row);
+                mr_scan_add(target, &row);
         }
     }
 }
 
-static void look_at_mount(const struct mr_scan *scan, const struct seen_mount *mount)
+static void read_line(struct mr_scan *scan, struct mr_scan_tree *tree, char *line)
 {
-    struct mr_holder row = {
-        .kind = mount->overlay ? MR_HOLDER_OVERLAY : MR_HOLDER_MOUNT_COPY,
-        .mount_ns = mount->space,
-        .mount_id = mount->id,
-        .path = mount->point,
-    };
+    struct mr_mountinfo info;
 
-    if (mount->overlay) {
-        add_overlay(scan, mount, &row);
+    if (mr_parse_mountinfo(line, &info) < 0) {
+        scan->complete = false;
         return;
     }
-    struct mr_scan_target *target = mr_scan_find_dev(scan, mount->dev);
-    if (target && target->own_mount != mount->id)
-        mr_scan_add(target, &row);
+    if (strcmp(info.fs_type, "tmpfs") == 0 || strcmp(info.fs_type, "devtmpfs") == 0)
+        note_node_fs(scan, info.dev);
+    const struct mr_scan_mount mount = {
+        .id = info.id,
+        .parent = info.parent,
+        .old_id = info.id,
+        .on = mr_scan_find_dev(scan, info.dev),
+        .point = strdup(info.point),
+    };
+    if (strcmp(info.fs_type, "overlay") == 0)
+        look_at_overlay(scan, &mount, tree->space, info.options);
+    mr_scan_tree_add(scan, tree, &mount);
 }
 
 int mr_scan_read_mountinfo(struct mr_scan *scan, int task_dir, uint64_t space)
 {
+    static struct mr_scan_tree tree;
     MR_AUTO_FREE char *text = NULL;
 
     ssize_t len = mr_read_file(task_dir, "mountinfo", MR_MOUNTINFO_MAX, &text);
     if (len < 0)
         return (int)len;
+    tree.space = space;
     char *rest = text;
-    for (char *line; (line = strsep(&rest, "\n"));) {
-        struct mr_mountinfo info;
-        if (!*line)
-            continue;
-        if (mr_parse_mountinfo(line, &info) < 0) {
-            scan->complete = false;
-            continue;
-        }
-        struct seen_mount mount = {
-            .space = space,
-            .id = info.id,
-            .dev = info.dev,
-            .overlay = strcmp(info.fs_type, "overlay") == 0,
-            .point = info.point,
-            .options = info.options,
-        };
-        if (strcmp(info.fs_type, "tmpfs") == 0 || strcmp(info.fs_type, "devtmpfs") == 0)
-            note_node_fs(scan, info.dev);
-        look_at_mount(scan, &mount);
+    for (char *line; (line = strsep(&rest, "\n"));)
+        if (*line)
+            read_line(scan, &tree, line);
+    mr_scan_tree_judge(scan, &tree);
+    if (tree.held_copy && space != scan->own_space) {
+        MR_AUTO_CLOSE int ns = openat(task_dir, "ns/mnt", O_RDONLY | O_CLOEXEC);
+        mark_space(scan, ns);
     }
+    mr_scan_tree_clear(&tree);
     return 0;
 }
 
@@ -169,58 +167,66 @@ static int ask_mount(uint64_t ns_id, uint64_t mount, uint64_t mask, size_t size,
     return (ret->head.mask & mask) == mask ? 0 : -EOPNOTSUPP;
 }
 
-uint64_t mr_scan_old_mount_id(uint64_t unique)
-{
-    static struct mount_facts facts;
-
-    int rc = ask_mount(0, unique, MR_STATMOUNT_MNT_BASIC,
-                       offsetof(struct mount_facts, text), &facts);
-    return rc < 0 ? 0 : facts.head.mnt_id_old;
-}
-
-/* Everything about a mount that may matter; most are dismissed after the first, cheap
- * question. */
-static int look_at_mount_id(struct mr_scan *scan, uint64_t space, uint64_t ns_id,
-                            uint64_t id)
+const char *mr_scan_mount_point(const struct mr_scan_tree *tree,
+                                struct mr_scan_mount *mount)
 {
     static struct mount_facts facts; /* too large for the stack */
 
-    int rc = ask_mount(ns_id, id, MR_STATMOUNT_SB_BASIC,
+    if (!mount->point && tree->ns_id != 0 &&
+        ask_mount(tree->ns_id, mount->id, MR_STATMOUNT_MNT_POINT, sizeof(facts),
+                  &facts) == 0 &&
+        facts.head.mask & MR_STATMOUNT_MNT_POINT)
+        mount->point = strdup(facts.text + facts.head.mnt_point % MR_STATMOUNT_TEXT);
+    return mount->point ? mount->point : "";
+}
+
+static int ask_overlay(const struct mr_scan *scan, const struct mr_scan_tree *tree,
+                       struct mr_scan_mount *mount)
+{
+    static struct mount_facts facts;
+
+    (void)mr_scan_mount_point(tree, mount);
+    int rc =
+        ask_mount(tree->ns_id, mount->id, MR_STATMOUNT_MNT_OPTS, sizeof(facts), &facts);
+    if (rc == 0 && facts.head.mask & MR_STATMOUNT_MNT_OPTS)
+        look_at_overlay(scan, mount, tree->space,
+                        facts.text + facts.head.mnt_opts % MR_STATMOUNT_TEXT);
+    return rc;
+}
+
+/* The basics, without text: that is cheap. */
+static int read_mount(struct mr_scan *scan, struct mr_scan_tree *tree, uint64_t id)
+{
+    static struct mount_facts facts;
+    const struct mr_statmount *head = &facts.head;
+
+    int rc = ask_mount(tree->ns_id, id, MR_STATMOUNT_SB_BASIC | MR_STATMOUNT_MNT_BASIC,
                        offsetof(struct mount_facts, text), &facts);
     if (rc < 0)
         return rc;
-    struct seen_mount mount = {
-        .space = space,
-        .dev = makedev(facts.head.sb_dev_major, facts.head.sb_dev_minor),
-        .overlay = facts.head.sb_magic == OVERLAYFS_SUPER_MAGIC,
+    dev_t dev = makedev(head->sb_dev_major, head->sb_dev_minor);
+    struct mr_scan_mount mount = {
+        .id = id,
+        .parent = head->mnt_parent_id,
+        .old_id = head->mnt_id_old,
+        .on = mr_scan_find_dev(scan, dev),
     };
-    if (facts.head.sb_magic == TMPFS_MAGIC) /* devtmpfs has it too */
-        note_node_fs(scan, mount.dev);
-    if (!mount.overlay && !mr_scan_find_dev(scan, mount.dev))
-        return 0;
-    uint64_t mask = MR_STATMOUNT_MNT_BASIC | MR_STATMOUNT_MNT_POINT;
-    if (mount.overlay)
-        mask |= MR_STATMOUNT_MNT_OPTS;
-    rc = ask_mount(ns_id, id, mask, sizeof(facts), &facts);
-    if (rc < 0)
-        return rc;
-    mount.id = facts.head.mnt_id_old;
-    if (facts.head.mask & MR_STATMOUNT_MNT_POINT)
-        mount.point = facts.text + facts.head.mnt_point % MR_STATMOUNT_TEXT;
-    if (facts.head.mask & MR_STATMOUNT_MNT_OPTS)
-        mount.options = facts.text + facts.head.mnt_opts % MR_STATMOUNT_TEXT;
-    look_at_mount(scan, &mount);
-    return 0;
+    if (head->sb_magic == TMPFS_MAGIC) /* devtmpfs has it too */
+        note_node_fs(scan, dev);
+    if (head->sb_magic == OVERLAYFS_SUPER_MAGIC)
+        rc = ask_overlay(scan, tree, &mount);
+    mr_scan_tree_add(scan, tree, &mount);
+    return rc;
 }
 
 /* A mount or a namespace that ended in the meantime (ENOENT) is normal. */
-static void list_space(struct mr_scan *scan, uint64_t space, uint64_t ns_id)
+static void read_space(struct mr_scan *scan, struct mr_scan_tree *tree)
 {
     static uint64_t ids[MR_LIST_BATCH];
     struct mr_mnt_id_req request = {
         .size = sizeof(request),
         .mnt_id = MR_LSMT_ROOT,
-        .mnt_ns_id = ns_id,
+        .mnt_ns_id = tree->ns_id,
     };
     long count;
 
@@ -229,7 +235,7 @@ static void list_space(struct mr_scan *scan, uint64_t space, uint64_t ns_id)
         if (count < 0)
             mr_scan_missed(scan, errno);
         for (long i = 0; i < count; i++) {
-            int rc = look_at_mount_id(scan, space, ns_id, ids[i]);
+            int rc = read_mount(scan, tree, ids[i]);
             if (rc < 0)
                 mr_scan_missed(scan, -rc);
             request.param = ids[i];
@@ -237,25 +243,39 @@ static void list_space(struct mr_scan *scan, uint64_t space, uint64_t ns_id)
     } while (count == MR_LIST_BATCH && !mr_scan_late(scan));
 }
 
+/* ns_fd is -1 for our own namespace, which the core watches by itself. */
+static void list_space(struct mr_scan *scan, uint64_t space, uint64_t ns_id, int ns_fd)
+{
+    static struct mr_scan_tree tree;
+
+    tree.space = space;
+    tree.ns_id = ns_id;
+    read_space(scan, &tree);
+    mr_scan_tree_judge(scan, &tree);
+    if (tree.held_copy && ns_fd >= 0)
+        mark_space(scan, ns_fd);
+    mr_scan_tree_clear(&tree);
+}
+
 /* All namespaces on one side of ours. 0 or a negative errno. At most two fds are open,
  * and only here: each pins its namespace. */
-static int walk_direction(struct mr_scan *scan, int start, unsigned long direction)
+static int walk_direction(struct mr_scan *scan, int start, bool backwards)
 {
     MR_AUTO_CLOSE int at = -1;
 
     while (!mr_scan_late(scan)) {
-        struct space_info info = {.size = sizeof(info)};
         struct stat st;
-        MR_AUTO_CLOSE int next = ioctl(at < 0 ? start : at, direction, &info);
+        uint64_t id = 0;
+        MR_AUTO_CLOSE int next = mr_mount_ns_next(at < 0 ? start : at, backwards, &id);
         if (next < 0)
-            return errno == ENOENT ? 0 : -errno;
+            return next == -ENOENT ? 0 : next;
         mr_close(&at);
         if (fstat(next, &st) < 0)
             return -errno;
         /* The entry also says that an fd on this namespace is worth a look. */
         if (!mr_scan_space(scan, st.st_ino))
             return -ENOMEM;
-        list_space(scan, st.st_ino, info.mnt_ns_id);
+        list_space(scan, st.st_ino, id, next);
         at = mr_take_fd(&next);
     }
     return 0;
@@ -265,15 +285,15 @@ static int walk_direction(struct mr_scan *scan, int start, unsigned long directi
 static int walk_spaces(struct mr_scan *scan)
 {
     MR_AUTO_CLOSE int own = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
-    struct space_info info = {.size = sizeof(info)};
+    uint64_t id = 0;
 
-    if (own < 0 || ioctl(own, MR_NS_MNT_GET_INFO, &info) < 0)
-        return -errno;
-    int rc = walk_direction(scan, own, MR_NS_MNT_GET_NEXT);
+    int rc = own < 0 ? -errno : mr_mount_ns_id(own, &id);
     if (rc == 0)
-        rc = walk_direction(scan, own, MR_NS_MNT_GET_PREV);
+        rc = walk_direction(scan, own, false);
     if (rc == 0)
-        list_space(scan, scan->own_space, info.mnt_ns_id);
+        rc = walk_direction(scan, own, true);
+    if (rc == 0)
+        list_space(scan, scan->own_space, id, -1);
     return rc;
 }
 

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "storage/worker/scan_parse.h"
 
-#include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,6 +64,7 @@ int mr_parse_mountinfo(char *line, struct mr_mountinfo *ret)
         return -EINVAL;
     *ret = (struct mr_mountinfo){
         .id = strtoull(field[ID], NULL, 10),
+        .parent = strtoull(field[PARENT], NULL, 10),
         .dev = makedev(dev_major, dev_minor),
         .point = field[POINT],
         .fs_type = fs_type,
@@ -224,44 +223,6 @@ char *mr_parse_swap(char *line, bool *ret_partition)
     return line;
 }
 
-const char *mr_parse_cgroup(char *text)
-{
-    const char *best = "";
-
-    for (char *line; (line = strsep(&text, "\n"));) {
-        const char *path = strchr(line, ':');
-        path = path ? strchr(path + 1, ':') : NULL;
-        if (!path)
-            continue;
-        path++;
-        if (strncmp(line, "0::", 3) == 0 && strcmp(path, "/") != 0)
-            return path;
-        if (strlen(path) > strlen(best))
-            best = path;
-    }
-    return best;
-}
-
-bool mr_container_id(const char *cgroup, char ret[65])
-{
-    static const char hex[] = "0123456789abcdef";
-    bool found = false;
-
-    for (const char *p = cgroup; *p;) {
-        size_t len = strspn(p, hex);
-        /* "pod1234" and the like: a run inside of a word is no id of its own. */
-        bool alone = (p == cgroup || !isalnum((unsigned char)p[-1])) &&
-                     !isalnum((unsigned char)p[len]);
-        if (len == 64 && alone) {
-            memcpy(ret, p, 64);
-            ret[64] = '\0';
-            found = true;
-        }
-        p += len ? len : 1;
-    }
-    return found;
-}
-
 uint64_t mr_parse_ns_link(const char *text)
 {
     uint64_t inode = 0;
@@ -278,13 +239,6 @@ dev_t mr_decode_dev(uint64_t encoded)
     unsigned dev_minor = (unsigned)((encoded & 0xff) | ((encoded >> 12) & 0xfff00));
 
     return makedev(dev_major, dev_minor);
-}
-
-bool mr_fdinfo_is_path(const char *text)
-{
-    const char *flags = strstr(text, "flags:");
-
-    return flags && (strtoul(flags + 6, NULL, 8) & O_PATH) != 0;
 }
 
 bool mr_fs_may_block(const char *fs_type)

@@ -18,7 +18,6 @@
 #include "storage/base/fd.h"
 #include "storage/worker/scan_parse.h"
 
-#define MR_CGROUP_MAX (64UL * 1024)
 #define MR_SECOND_LOOKS 10
 #define MR_SECOND_LOOK_NS (2 * MR_NS_PER_MS)
 
@@ -29,11 +28,26 @@ struct seen_tasks {
     pid_t tids[2];
 };
 
+enum look {
+    MR_LOOK_AT_ALL,
+    MR_LOOK_AT_STATES,     /* again: nothing but the states and the maps */
+    MR_LOOK_AT_SOCKETS,    /* again: who has the bound ones? */
+    MR_LOOK_AT_CANDIDATES, /* again: fds that may hold what nobody was found for */
+};
+
+/* What looks at each fd, where nothing but the fds is looked at. */
+static const mr_scan_fd_fn look_again[] = {
+    [MR_LOOK_AT_ALL] = NULL,
+    [MR_LOOK_AT_STATES] = NULL,
+    [MR_LOOK_AT_SOCKETS] = mr_scan_socket_fd,
+    [MR_LOOK_AT_CANDIDATES] = mr_scan_candidate_fd,
+};
+
 struct walk {
     struct mr_scan_process process;
     struct seen_tasks files;
     struct seen_tasks fs;
-    bool only_state; /* a second look: nothing but the states and the maps */
+    enum look look;
     bool in_d; /* a thread sleeps uninterruptibly and may have the address space locked */
     int memory_dir; /* task directory of the first live thread, -1 none */
 };
@@ -43,20 +57,6 @@ struct deferred {
     pid_t *pids;
     size_t count;
 };
-
-void mr_scan_cgroup(pid_t pid, char *cgroup, size_t size, char container[65])
-{
-    MR_AUTO_FREE char *text = NULL;
-    char path[64];
-
-    cgroup[0] = '\0';
-    container[0] = '\0';
-    (void)snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
-    if (mr_read_file(AT_FDCWD, path, MR_CGROUP_MAX, &text) < 0)
-        return;
-    (void)snprintf(cgroup, size, "%s", mr_parse_cgroup(text));
-    (void)mr_container_id(cgroup, container);
-}
 
 static int read_stat(int task_dir, struct mr_task_stat *ret)
 {
@@ -188,17 +188,22 @@ static void scan_task(struct walk *walk, int task_dir, pid_t tid,
     walk->in_d |= stat->state == 'D';
     process->tid = tid == process->pid ? 0 : tid;
     int rc = read_space(task_dir, &process->space);
+    if (rc == 0 && look_again[walk->look]) {
+        if (!is_shared(&walk->files, tid, KCMP_FILES))
+            mr_scan_task_fds(process, task_dir, look_again[walk->look]);
+        return;
+    }
     if (rc == 0 && first)
         walk->memory_dir = fcntl(task_dir, F_DUPFD_CLOEXEC, 0);
     if (rc < 0 || (first && walk->memory_dir < 0)) {
         mr_scan_missed(process->scan, rc < 0 ? -rc : errno);
         return;
     }
-    if (walk->only_state)
+    if (walk->look == MR_LOOK_AT_STATES)
         return;
     note_space(process, first);
     if (!is_shared(&walk->files, tid, KCMP_FILES))
-        mr_scan_task_fds(process, task_dir);
+        mr_scan_task_fds(process, task_dir, mr_scan_fd);
     if (!is_shared(&walk->fs, tid, KCMP_FS)) {
         mr_scan_task_link(process, task_dir, "cwd", MR_HOLDER_CWD);
         mr_scan_task_link(process, task_dir, "root", MR_HOLDER_ROOT);
@@ -253,7 +258,7 @@ static void scan_memory(struct walk *walk, struct deferred *deferred)
     if (walk->memory_dir < 0)
         return;
     process->tid = 0;
-    if (!walk->only_state)
+    if (walk->look == MR_LOOK_AT_ALL)
         mr_scan_task_link(process, walk->memory_dir, "exe", MR_HOLDER_EXE);
     if (walk->in_d)
         defer(process->scan, deferred, process->pid);
@@ -262,7 +267,7 @@ static void scan_memory(struct walk *walk, struct deferred *deferred)
     mr_close(&walk->memory_dir);
 }
 
-static void scan_process(struct mr_scan *scan, pid_t pid, bool only_state,
+static void scan_process(struct mr_scan *scan, pid_t pid, enum look look,
                          struct deferred *deferred)
 {
     static struct walk walk; /* large */
@@ -273,7 +278,7 @@ static void scan_process(struct mr_scan *scan, pid_t pid, bool only_state,
     MR_AUTO_CLOSE int dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     walk = (struct walk){
         .process = {.scan = scan, .pid = pid, .dir = dir},
-        .only_state = only_state,
+        .look = look,
         .memory_dir = -1,
     };
     struct mr_task_stat *stat = &walk.process.stat;
@@ -289,6 +294,8 @@ static void scan_process(struct mr_scan *scan, pid_t pid, bool only_state,
         scan_threads(&walk);
     else
         scan_task(&walk, dir, pid, stat);
+    if (walk.process.has_sockets)
+        mr_scan_net_space(scan, dir);
     scan_memory(&walk, deferred);
 }
 
@@ -299,7 +306,7 @@ static void scan_deferred(struct mr_scan *scan, struct deferred *deferred)
         struct deferred still = {0};
         mr_sleep_ns(MR_SECOND_LOOK_NS);
         for (size_t p = 0; p < deferred->count; p++)
-            scan_process(scan, deferred->pids[p], true, &still);
+            scan_process(scan, deferred->pids[p], MR_LOOK_AT_STATES, &still);
         free(deferred->pids);
         *deferred = still;
         if (mr_scan_late(scan))
@@ -310,9 +317,8 @@ static void scan_deferred(struct mr_scan *scan, struct deferred *deferred)
     free(deferred->pids);
 }
 
-void mr_scan_processes(struct mr_scan *scan)
+static void each_process(struct mr_scan *scan, enum look look, struct deferred *deferred)
 {
-    struct deferred deferred = {0};
     MR_CLEANUP(dir) DIR *dir = opendir("/proc");
 
     if (!dir) {
@@ -322,7 +328,30 @@ void mr_scan_processes(struct mr_scan *scan)
     for (const struct dirent *entry; (entry = readdir(dir)) && !mr_scan_late(scan);) {
         pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
         if (pid > 0 && pid != getpid())
-            scan_process(scan, pid, false, &deferred);
+            scan_process(scan, pid, look, deferred);
     }
+}
+
+static bool wants_candidates(const struct mr_scan *scan)
+{
+    for (size_t i = 0; i < scan->target_count; i++)
+        if (mr_scan_wants_candidates(&scan->targets[i]))
+            return true;
+    return false;
+}
+
+void mr_scan_processes(struct mr_scan *scan)
+{
+    struct deferred deferred = {0};
+    MR_AUTO_CLOSE int self = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    each_process(scan, MR_LOOK_AT_ALL, &deferred);
     scan_deferred(scan, &deferred);
+    deferred = (struct deferred){0}; /* from here on no maps are read */
+    mr_scan_net_space(scan, self);
+    if (scan->socket_count > 0)
+        each_process(scan, MR_LOOK_AT_SOCKETS, &deferred);
+    mr_scan_unowned_sockets(scan);
+    if (wants_candidates(scan))
+        each_process(scan, MR_LOOK_AT_CANDIDATES, &deferred);
 }

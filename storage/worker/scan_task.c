@@ -18,17 +18,12 @@
 
 MR_DEFINE_CLEANUP(dir, DIR *, (void)closedir);
 
-void mr_scan_add_process(struct mr_scan_process *process, struct mr_scan_target *target,
-                         enum mr_holder_kind kind, const char *path)
+/* The row's texts stay the process's and the caller's. */
+static struct mr_holder make_row(struct mr_scan_process *process,
+                                 enum mr_holder_kind kind, char *path)
 {
-    char seen[PATH_MAX];
-
-    if (!process->described) {
-        mr_scan_cgroup(process->pid, process->cgroup, sizeof(process->cgroup),
-                       process->container);
-        process->described = true;
-    }
-    (void)snprintf(seen, sizeof(seen), "%s", path);
+    if (!process->owner.known)
+        mr_scan_read_owner(process->pid, &process->owner);
     struct mr_holder row = {
         .kind = kind,
         .pid = process->pid,
@@ -36,15 +31,35 @@ void mr_scan_add_process(struct mr_scan_process *process, struct mr_scan_target 
         .start_time = process->stat.start_time,
         .mount_ns = process->space,
         .comm = process->stat.comm,
-        .cgroup = *process->cgroup ? process->cgroup : NULL,
-        .container = *process->container ? process->container : NULL,
-        .path = seen,
-        .device = kind == MR_HOLDER_RAW_DEVICE ? seen : NULL,
+        .path = path,
+        .device = kind == MR_HOLDER_RAW_DEVICE ? path : NULL,
     };
+    mr_scan_set_owner(&row, &process->owner);
+    return row;
+}
+
+void mr_scan_add_process(struct mr_scan_process *process, struct mr_scan_target *target,
+                         enum mr_holder_kind kind, const char *path)
+{
+    char seen[PATH_MAX];
+
+    (void)snprintf(seen, sizeof(seen), "%s", path);
+    const struct mr_holder row = make_row(process, kind, seen);
     mr_scan_add(target, &row);
 }
 
-static const char *read_link(int dirfd, const char *name, char dst[PATH_MAX])
+void mr_scan_add_candidate(struct mr_scan_process *process, enum mr_holder_kind kind,
+                           const char *path)
+{
+    char seen[PATH_MAX];
+
+    (void)snprintf(seen, sizeof(seen), "%s", path);
+    struct mr_holder row = make_row(process, kind, *seen ? seen : NULL);
+    for (size_t i = 0; i < process->scan->target_count; i++)
+        mr_scan_add_maybe(&process->scan->targets[i], &row);
+}
+
+const char *mr_scan_read_link(int dirfd, const char *name, char dst[PATH_MAX])
 {
     ssize_t len = readlinkat(dirfd, name, dst, PATH_MAX - 1);
 
@@ -52,14 +67,15 @@ static const char *read_link(int dirfd, const char *name, char dst[PATH_MAX])
     return dst;
 }
 
-/* An O_PATH fd on a device node is on the node only, not on the device. */
-static bool opens_device(int fd_dir, const char *name)
+bool mr_scan_is_detached(struct mr_scan_process *process, int fd_dir, const char *name,
+                         const struct statx *sx)
 {
-    char path[64];
-    char text[512];
+    char link[PATH_MAX];
 
-    (void)snprintf(path, sizeof(path), "../fdinfo/%s", name);
-    return mr_read_text(fd_dir, path, text, sizeof(text)) < 0 || !mr_fdinfo_is_path(text);
+    return (sx->stx_mask & STATX_MNT_ID) != 0 &&
+           !mr_scan_has_mount(process->scan, sx->stx_mnt_id) &&
+           strcmp(mr_scan_read_link(fd_dir, name, link), "/") == 0 &&
+           mr_scan_is_path_fd(fd_dir, name);
 }
 
 /* XFS answers EIO to every statx after a shutdown (fs/xfs/xfs_iops.c xfs_vn_getattr()):
@@ -72,7 +88,7 @@ static void look_by_text(struct mr_scan_process *process, int dirfd, const char 
     if (errnum == ENOENT || errnum == ESRCH)
         return;
     struct mr_scan_target *target =
-        mr_scan_find_path(process->scan, read_link(dirfd, name, path));
+        mr_scan_find_path(process->scan, mr_scan_read_link(dirfd, name, path));
     if (target)
         mr_scan_add_process(process, target, kind, path);
     else
@@ -93,9 +109,32 @@ static void note_pin(const struct mr_scan_process *process, uint64_t inode)
     }
 }
 
-static void look_at_fd(struct mr_scan_process *process, int fd_dir, const char *name)
+static void look_at_user(struct mr_scan_process *process, struct mr_scan_target *target,
+                         int fd_dir, const char *name, const struct statx *sx)
 {
     char path[PATH_MAX];
+    bool detached = mr_scan_is_detached(process, fd_dir, name, sx);
+
+    mr_scan_add_process(process, target,
+                        detached ? MR_HOLDER_DETACHED_MOUNT : MR_HOLDER_OPEN_FILE,
+                        mr_scan_read_link(fd_dir, name, path));
+}
+
+/* An O_PATH fd on a device node is on the node only, not on the device. */
+static void look_at_node(struct mr_scan_process *process, int fd_dir, const char *name,
+                         dev_t device)
+{
+    struct mr_scan_target *target = mr_scan_find_dev(process->scan, device);
+    char path[PATH_MAX];
+
+    if (target && !mr_scan_is_path_fd(fd_dir, name))
+        mr_scan_add_process(process, target, MR_HOLDER_RAW_DEVICE,
+                            mr_scan_read_link(fd_dir, name, path));
+}
+
+void mr_scan_fd(struct mr_scan_process *process, int fd_dir, const char *name)
+{
+    const struct mr_scan *scan = process->scan;
     struct statx sx;
 
     int rc = mr_scan_statx(fd_dir, name, &sx);
@@ -104,22 +143,20 @@ static void look_at_fd(struct mr_scan_process *process, int fd_dir, const char *
         return;
     }
     dev_t dev = makedev(sx.stx_dev_major, sx.stx_dev_minor);
-    struct mr_scan_target *target = mr_scan_find_dev(process->scan, dev);
+    struct mr_scan_target *target = mr_scan_find_dev(scan, dev);
     if (target)
-        mr_scan_add_process(process, target, MR_HOLDER_OPEN_FILE,
-                            read_link(fd_dir, name, path));
-    if (dev == process->scan->nsfs)
+        look_at_user(process, target, fd_dir, name, &sx);
+    if (dev == scan->nsfs)
         note_pin(process, sx.stx_ino);
-    if (!S_ISBLK(sx.stx_mode))
-        return;
-    target =
-        mr_scan_find_dev(process->scan, makedev(sx.stx_rdev_major, sx.stx_rdev_minor));
-    if (target && opens_device(fd_dir, name))
-        mr_scan_add_process(process, target, MR_HOLDER_RAW_DEVICE,
-                            read_link(fd_dir, name, path));
+    process->has_sockets |= dev == scan->sockfs;
+    if (dev == scan->anon && sx.stx_ino != scan->anon_shared)
+        mr_scan_ring_fd(process, fd_dir, name);
+    if (S_ISBLK(sx.stx_mode))
+        look_at_node(process, fd_dir, name,
+                     makedev(sx.stx_rdev_major, sx.stx_rdev_minor));
 }
 
-void mr_scan_task_fds(struct mr_scan_process *process, int task_dir)
+void mr_scan_task_fds(struct mr_scan_process *process, int task_dir, mr_scan_fd_fn look)
 {
     MR_AUTO_CLOSE int fd = openat(task_dir, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     MR_CLEANUP(dir) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -136,7 +173,7 @@ void mr_scan_task_fds(struct mr_scan_process *process, int task_dir)
         if (!entry)
             break;
         if (isdigit((unsigned char)entry->d_name[0]))
-            look_at_fd(process, fd_dir, entry->d_name);
+            look(process, fd_dir, entry->d_name);
         if (++count % MR_FDS_PER_CLOCK == 0 && mr_scan_late(process->scan))
             return;
     }
@@ -158,5 +195,6 @@ void mr_scan_task_link(struct mr_scan_process *process, int task_dir, const char
     struct mr_scan_target *target =
         mr_scan_find_dev(process->scan, makedev(sx.stx_dev_major, sx.stx_dev_minor));
     if (target)
-        mr_scan_add_process(process, target, kind, read_link(task_dir, name, path));
+        mr_scan_add_process(process, target, kind,
+                            mr_scan_read_link(task_dir, name, path));
 }

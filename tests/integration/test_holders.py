@@ -179,18 +179,6 @@ def test_waiting_delete_is_answered_when_the_holder_goes(agent, image, hold):
     assert answer.ms < 5000
 
 
-def test_put_while_detaching_is_refused(agent, image, hold):
-    a = agent()
-    spec = a.file_spec(image())
-    doc = a.attach("v", spec)
-    holder = hold.mount_copy(doc)
-    operation = a.delete("v", wait=0).expect(202).operation
-    a.put("v", spec).expect(409, code="operation-pending")
-    holder.release()
-    assert a.operation(operation, wait=15)["state"] == "done"
-    a.attach("v", spec)
-
-
 def test_a_mount_over_ours_is_not_touched(agent, image, tmp):
     """An operator's mount covers ours: it is a holder, waited for, and never unmounted by us."""
     a = agent()

@@ -161,7 +161,9 @@ def test_bad_paths_and_queries_are_400(agent, target):
 
 
 @pytest.mark.parametrize("target", ["/", "/v1", "/v2/volumes", "//volumes", "/volumes/a/../../livez", "/livez/",
-                                    "/operations", "/operations/", "/operations/nonsense", "/operations/%FF"])
+                                    "/operations", "/operations/", "/operations/nonsense", "/operations/%FF",
+                                    "/volumes/a/holders/", "/volumes/a/holders/actions/", "/volumes/a%2Fforget/b",
+                                    "/orphans/a/b"])
 def test_unknown_paths_are_404(agent, target):
     problem = agent().request("GET", target).expect(404).json  # also: it is valid UTF-8
     assert problem["code"] in ("not-found", "operation-not-found")
@@ -172,6 +174,9 @@ def test_wrong_method_is_405(agent):
     for method in ("POST", "PATCH", "OPTIONS", "TRACE", "get", "NONSENSE"):
         answer = a.request(method, "/v1/volumes/a").expect(405, code="method-not-allowed")
         assert answer.headers["Allow"] == "GET, HEAD, PUT, DELETE"
+    for target in ("/volumes/a/forget", "/volumes/a/holders/actions"):
+        assert a.request("GET", target).expect(405).headers["Allow"] == "POST"
+    assert a.request("GET", "/orphans/a").expect(405).headers["Allow"] == "DELETE"
 
 
 def test_bad_bodies(agent):
@@ -196,6 +201,24 @@ def test_bad_bodies(agent):
     send(b" " * 65536).expect(400)
     send(b" " * 65537).expect(413, code="body-too-large")
     a.get("x").expect(404)
+
+
+def test_bad_bodies_of_post(agent):
+    a = agent()
+
+    def post(target, body, kind="application/json", **headers):
+        return a.request("POST", target, body, {"Content-Type": kind, **headers})
+
+    for target in ("/volumes/x/forget", "/v1/volumes/x/holders/actions"):
+        for body in (b"{", b"nonsense", b'{"reason":"\xff"}', b"[" * 5000, b" "):
+            post(target, body).expect(400, code="invalid-request")
+        problem = post(target, b'{"bogus\\nx":1}').expect(422, code="unknown-field").json
+        assert problem["pointer"] == "/bogus?x" and problem["remedy"].startswith("known fields here: ")
+        post(target, b"{}", "text/plain").expect(415, code="unsupported-media-type")
+        post(target, b"{}", **{"Content-Encoding": "gzip"}).expect(415)
+    # Forgetting needs no body, acting does.
+    a.request("POST", "/volumes/x/forget").expect(404, code="volume-not-found")
+    a.request("POST", "/volumes/x/holders/actions").expect(400, code="invalid-request")
 
 
 def test_answers_of_the_library(agent):
@@ -283,6 +306,66 @@ def test_operation_goes_on_without_its_client(agent, image):
         raw.send(put("v", a.file_spec(image(), fs="ext4")))
         eventually(lambda: a.get("v").status == 200)
     eventually(lambda: a.get("v").json["state"] == "attached")
+
+
+def post(target, body):
+    body = json.dumps(body).encode()
+    return (b"POST %s HTTP/1.1\r\n" % target.encode() + HOST + b"Content-Type: application/json\r\n"
+            + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+
+def test_action_goes_on_without_its_client(agent, image, hold):
+    a = agent()
+    copy = hold.mount_copy(a.attach("v", a.file_spec(image(), fs="ext4")))
+    a.delete("v", wait=1).expect(202)
+    rows = [row for row in a.holders("v")["holders"] if row["kind"] == "mount-copy"]
+    with Raw(a.socket) as raw:
+        raw.send(post("/volumes/v/holders/actions", {"action": "unmount-copies", "holders": [rows[0]["id"]]}))
+        eventually(lambda: [i for i in a.history("v") if i["event"] == "action"])
+    a.detach("v")
+    eventually(lambda: [i for i in a.history("v") if i["event"] == "action_done"], what="the action's end is written")
+    copy.release()
+
+
+def test_journal_knows_who_asked(agent, image, hold):
+    """The process on a unix socket, the address on TCP."""
+    a = agent()
+    copies = [hold.mount_copy(a.attach(name, a.file_spec(image(64 << 20), fs="ext4"))) for name in ("u", "t")]
+    for name in ("u", "t"):
+        a.delete(name, wait=0).expect(202)
+        eventually(lambda name=name: a.get(name).json["step"] == "drain")
+    a.forget("u", "by unix").expect(200)
+    with Raw(address(a)) as raw:
+        tcp = "127.0.0.1:%d" % raw.sock.getsockname()[1]
+        assert raw.send(post("/volumes/t/forget", {"reason": "by tcp"})).answer()[0] == 200
+    callers = {row["id"]: (row["reason"], row["forgotten_by"]) for row in a.orphans()}
+    assert callers == {
+        "u": ("by unix", {"via": "unix", "uid": os.getuid(), "gid": os.getgid(), "pid": os.getpid()}),
+        "t": ("by tcp", {"via": "tcp", "address": tcp}),
+    }
+    a.restart()
+    assert {row["id"]: (row["reason"], row["forgotten_by"]) for row in a.orphans()} == callers
+    for copy in copies:
+        copy.release()
+    for name in ("u", "t"):
+        a.delete_orphan(name).expect(200)
+    assert a.orphans() == []
+
+
+def test_clients_that_wait_leave_room_for_those_who_act(agent, image, hold):
+    """All places for waiting are taken: an operator can still see who holds, and end that."""
+    a = agent()
+    copy = hold.mount_copy(a.attach("v", a.file_spec(image(), fs="ext4")))
+    request = b"DELETE /volumes/v HTTP/1.1\r\n" + HOST + b"Prefer: wait=600\r\n\r\n"
+    clients = [Raw(a.socket).send(request) for _ in range(400)]
+    rows = eventually(lambda: [row for row in a.holders("v")["holders"] if row["kind"] == "mount-copy"])
+    result = a.act("v", "unmount-copies", rows).expect(200).json
+    assert [r["done"] for r in result["results"]] == [True]
+    statuses = [raw.answer()[0] for raw in clients]
+    assert statuses.count(200) == 384 and statuses.count(202) == 16
+    for raw in clients:
+        raw.sock.close()
+    copy.release()
 
 
 def test_clients_that_wait_leave_room(agent, image, hold):

@@ -21,7 +21,8 @@ def prefix(tmp):
 
 
 def test_what_is_installed(prefix):
-    for program in ("sbin/mooringd", "libexec/mooring/mooring-worker", "libexec/mooring/mooring-lun"):
+    for program in ("sbin/mooringd", "libexec/mooring/mooring-worker", "libexec/mooring/mooring-lun",
+                    "libexec/mooring/mooring-selftest"):
         assert os.access(prefix / program, os.X_OK), program
     files = {str(p.relative_to(prefix)) for p in prefix.rglob("*") if p.is_file()}
     assert "lib/systemd/system/mooring.service" in files

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """openapi.yaml is the contract: what is in it is there, and what is there is in it."""
+import os
 import pathlib
 import re
 import subprocess
@@ -7,6 +8,8 @@ import subprocess
 import jsonschema
 import pytest
 import yaml
+
+from mooring.wait import eventually
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 TEXT = (TOP / "openapi.yaml").read_bytes()
@@ -70,18 +73,119 @@ def test_codes_are_the_same_in_both_directions():
     assert not missing
 
 
+def enum_of(name, *path):
+    node = CONTRACT["components"]["schemas"][name]
+    for key in path:
+        node = node[key]
+    return [value for value in node["enum"] if value is not None]
+
+
+def table(path, pattern):
+    """Lines of a constant table in the source."""
+    return re.findall(pattern, (TOP / path).read_text())
+
+
+def test_states_and_steps_are_the_same_in_both_directions():
+    states = table("storage/plan.c", r'\[MR_STATE_\w+\] = "(\w+)"')
+    assert set(enum_of("Volume", "properties", "state")) == set(states) - {"absent"} and len(states) > 5
+    steps = table("storage/plan.c", r'\[MR_STEP_\w+\] = "(\w+)"')
+    assert set(enum_of("Step")) == set(steps) - {"inspect"} and len(steps) > 5
+
+
+ACTION_ROWS = table("storage/holder_kind.c", r'\[MR_ACTION_(\w+)\]\s*=\s*\{"([a-z-]+)", (true|false), (true|false)\}')
+ACTION_BITS = dict(table("storage/holder_kind.c", r"#define (\w+) BIT\(MR_ACTION_(\w+)\)"))
+KIND_ROWS = table("storage/holder_kind.c", r'\[MR_HOLDER_\w+\]\s*=\s*\{"([a-z-]+)",\s*([A-Z0-9 |]+),\s*((?:"[^"]*"\s*)+)\}')
+
+
+def test_kinds_and_actions_are_the_same_in_both_directions():
+    header = (TOP / "storage/holder_kind.h").read_text()
+    assert len(KIND_ROWS) == len(re.findall(r"^    MR_HOLDER_\w+(?: = 0)?,", header, re.M)) > 20
+    assert enum_of("HolderKind") == [name for name, _, _ in KIND_ROWS]
+    assert enum_of("Action") == [name for _, name, _, _ in ACTION_ROWS]
+    described = CONTRACT["paths"]["/volumes/{id}/holders/actions"]["post"]["description"]
+    assert sorted(re.findall(r"^- `([a-z-]+)`", described, re.M)) == sorted(enum_of("Action"))
+    runtimes = table("storage/worker/scan_parse_cgroup.c", r'\{"[^"]*", "([a-z-]+)"\}')
+    assert set(runtimes) <= set(enum_of("Holder", "properties", "runtime"))
+
+
+def test_action_requests_are_as_the_table_says():
+    """With or without holders, signal: the schema accepts what the agent does."""
+    valid = schema("ActionRequest").is_valid
+    for _, name, needs_holders, _ in ACTION_ROWS:
+        body = {"action": name, "holders": ["a"]} if needs_holders == "true" else {"action": name}
+        other = {"action": name} if needs_holders == "true" else {"action": name, "holders": ["a"]}
+        assert valid(body) and not valid(other), name
+        assert valid({**body, "accept_data_loss": True})
+        assert valid({**body, "signal": "KILL"}) == (name == "signal")
+        assert not valid({**body, "force": True})
+
+
+# What can be wrong with a request: the agent refuses it exactly when the schema does.
+ACTION_BODIES = [
+    {}, {"action": "thaw"}, {"action": "reboot"}, {"action": 1}, {"action": None}, {"action": "thaw", "holders": ["a"]},
+    {"action": "signal", "holders": ["a"]}, {"action": "signal"}, {"action": "signal", "holders": []},
+    {"action": "signal", "holders": "a"}, {"action": "signal", "holders": [1]}, {"action": "signal", "holders": [""]},
+    {"action": "signal", "holders": ["a" * 64]}, {"action": "signal", "holders": ["a" * 65]},
+    {"action": "signal", "holders": ["a", "a"]}, {"action": "signal", "holders": [str(i) for i in range(200)]},
+    {"action": "signal", "holders": [str(i) for i in range(201)]},
+    {"action": "signal", "holders": ["a"], "signal": "TERM"}, {"action": "signal", "holders": ["a"], "signal": "HUP"},
+    {"action": "thaw", "signal": "KILL"}, {"action": "shutdown", "accept_data_loss": True},
+    {"action": "shutdown", "accept_data_loss": "yes"}, {"action": "shutdown", "bogus": 1}, [],
+]
+FORGET_BODIES = [{}, {"reason": "x"}, {"reason": "x" * 256}, {"reason": "x" * 257}, {"reason": ""}, {"reason": 1},
+                 {"reason": None}, {"why": "x"}, []]
+
+
+def test_agent_refuses_what_the_schema_refuses(agent):
+    a = agent()
+    for target, pattern, kind, bodies in (
+            ("/volumes/v/holders/actions", "/volumes/{id}/holders/actions", "ActionRequest", ACTION_BODIES),
+            ("/volumes/v/forget", "/volumes/{id}/forget", "ForgetRequest", FORGET_BODIES)):
+        for body in bodies:
+            answer = conforms(a.request("POST", target, body), "POST", pattern)
+            # There is no such volume: what passes gets that far.
+            assert answer.status == (404 if schema(kind).is_valid(body) else 422), f"{body}: {answer!r}"
+
+
+EXAMPLES = {
+    "FileSpec": "Spec", "IscsiSpec": "Spec", "Volume": "Volume", "Holders": "Holders", "Operation": "Operation",
+    "ProofOfRelease": "ProofOfRelease", "ActionRequest": "ActionRequest", "ShutdownRequest": "ActionRequest",
+    "ActionResult": "ActionResult", "ForgetRequest": "ForgetRequest", "HistoryPage": "HistoryPage",
+    "OrphanPage": "OrphanPage", "InvalidRequest": "Problem", "SourceInUse": "Problem", "LossNotAccepted": "Problem",
+    "UnknownField": "Problem",
+}
+
+
 def test_examples_conform():
     examples = CONTRACT["components"]["examples"]
-    for name, kind in (("FileSpec", "Spec"), ("IscsiSpec", "Spec"), ("Volume", "Volume"), ("Holders", "Holders"),
-                       ("Operation", "Operation"), ("ProofOfRelease", "ProofOfRelease"),
-                       ("InvalidRequest", "Problem"), ("SourceInUse", "Problem"), ("UnknownField", "Problem")):
+    assert set(examples) == set(EXAMPLES)
+    for name, kind in EXAMPLES.items():
         schema(kind).validate(examples[name]["value"])
+
+
+def test_example_holders_are_as_the_table_says():
+    """Remedy and actions are not invented; neither are the titles of problems."""
+    kinds = {name: (bits, "".join(re.findall(r'"([^"]*)"', text))) for name, bits, text in KIND_ROWS}
+    names = {symbol: name for symbol, name, _, _ in ACTION_ROWS}
+    examples = CONTRACT["components"]["examples"]
+    rows = examples["Holders"]["value"]["holders"] + examples["ProofOfRelease"]["value"]["waited_for"]
+    assert rows
+    for row in rows:
+        bits, remedy = kinds[row["kind"]]
+        assert row["remedy"] == remedy
+        assert row["actions"] == [names[ACTION_BITS[bit]] for bit in bits.split(" | ")]
+    titles = dict(table("storage/base/err.h", r'X\([A-Z_]+, "([a-z-]+)", "([^"]+)"\)'))
+    for name, kind in EXAMPLES.items():
+        value = examples[name]["value"]
+        if kind == "Problem":
+            assert value["title"] == titles[value["code"]] and value["type"] == f"/problems/{value['code']}"
 
 
 def test_requests_are_closed():
     """Unknown fields are refused, so the schemas must say so."""
     schemas = CONTRACT["components"]["schemas"]
-    for name in ("Spec", "FileSource", "IscsiSource", "Filesystem"):
+    for name in ("Spec", "FileSource", "IscsiSource", "Filesystem", "UnmountRequest", "SignalRequest",
+                 "VolumeActionRequest", "ForgetRequest"):
         assert schemas[name]["additionalProperties"] is False
     assert schemas["IscsiSource"]["properties"]["chap"]["additionalProperties"] is False
 
@@ -94,7 +198,8 @@ def test_a_life_conforms(agent, image, hold):
     assert schema("Spec").is_valid(spec)
 
     def call(method, target, pattern, status, body=None, **headers):
-        return conforms(a.request(method, target, body, headers), method, pattern).expect(status)
+        statuses = status if isinstance(status, tuple) else (status,)
+        return conforms(a.request(method, target, body, headers), method, pattern).expect(*statuses)
 
     call("GET", "/livez", "/livez", 200)
     call("GET", "/readyz", "/readyz", 200)
@@ -112,17 +217,52 @@ def test_a_life_conforms(agent, image, hold):
     call("GET", f"{item}/holders", "/volumes/{id}/holders", 200)
     call("DELETE", f"{item}?mount_path=/elsewhere", volume, 409)
     call("DELETE", f"{item}?nonsense=1", volume, 400)
-    hold.mount_copy(doc)
+    actions, forget = f"{item}/holders/actions", f"{item}/forget"
+    call("POST", actions, "/volumes/{id}/holders/actions", 409, {"action": "thaw"})
+    call("POST", forget, "/volumes/{id}/forget", 409)
+    copy = hold.mount_copy(doc)
     running = call("DELETE", item, volume, 202, Prefer="wait=1")
     operation = f"/operations/{running.operation}"
     call("GET", operation, "/operations/{op}", 200)
-    assert call("GET", f"{item}/holders", "/volumes/{id}/holders", 200).json["held"] == "held"
+    held = eventually(lambda: [h for h in call("GET", f"{item}/holders", "/volumes/{id}/holders", 200).json["holders"]
+                               if h["kind"] == "mount-copy"])
     assert call("GET", item, volume, 200).json["state"] == "detaching"
-    assert call("PUT", item, volume, 409, spec).json["operation"] == running.operation
-    hold.release_all()
+    call("PUT", item, volume, 409, {**spec, "read_only": True, "filesystem": {"type": "ext4"}})
+    call("POST", actions, "/volumes/{id}/holders/actions", 409, {"action": "signal", "holders": ["nobody"]})
+    call("POST", actions, "/volumes/{id}/holders/actions", 409, {"action": "shutdown"})
+
+    # Changing one's mind, giving up, and taking it down after all.
+    assert call("PUT", item, volume, (200, 201), spec).json["state"] == "attached"
+    assert call("GET", operation, "/operations/{op}", 200).json["state"] == "failed"
+    call("DELETE", item, volume, 202, Prefer="wait=1")
+    assert call("POST", forget, "/volumes/{id}/forget", 200, {"reason": "a test"}).json["state"] == "orphan"
+    call("DELETE", item, volume, 409)
+    orphan = call("GET", "/orphans", "/orphans", 200).json["items"][0]
+    assert orphan["reason"] == "a test" and orphan["forgotten_by"]["pid"] == os.getpid()
+    running = call("DELETE", "/orphans/v", "/orphans/{id}", 202, Prefer="wait=1")
+    operation = f"/operations/{running.operation}"
+    held = eventually(lambda: [h for h in call("GET", f"{item}/holders", "/volumes/{id}/holders", 200).json["holders"]
+                               if h["kind"] == "mount-copy"])
+    result = call("POST", actions, "/volumes/{id}/holders/actions", 200,
+                  {"action": "unmount-copies", "holders": [h["id"] for h in held]}).json
+    assert [r["done"] for r in result["results"]] == [True]
+    copy.release()
     call("GET", operation, "/operations/{op}", 200, Prefer="wait=30")
-    call("DELETE", item, volume, 200)
+    proof = call("DELETE", item, volume, 200).json
+    assert all(row["gone_at"] for row in proof["waited_for"])
+    call("DELETE", "/orphans/v", "/orphans/{id}", 404)
+    assert call("GET", "/orphans", "/orphans", 200).json["items"] == []
     call("GET", "/operations/nonsense", "/operations/{op}", 404)
+
+    history = call("GET", f"{item}/history", "/volumes/{id}/history", 200).json["items"]
+    events = [entry["event"] for entry in history]
+    for event in ("attach_intent", "attached", "detach_intent", "detach_cancelled", "forgotten", "action",
+                  "action_done", "released"):
+        assert event in events, events
+    page = call("GET", f"{item}/history?limit=2&page_token={history[0]['seq']}", "/volumes/{id}/history", 200).json
+    assert page["items"] == history[1:3] and page["next_page_token"] == str(history[2]["seq"])
+    call("GET", f"{item}/history?limit=1001", "/volumes/{id}/history", 400)
+    call("GET", "/volumes/nobody/history", "/volumes/{id}/history", 404)
 
 
 @pytest.mark.parametrize("change, status", [

@@ -265,4 +265,35 @@ static inline void expect_text(const char *key, const char *text)
     "{\"source\":{\"driver\":\"file\",\"path\":\"/"                                      \
     "b.img\"},\"filesystem\":{\"type\":\"xfs\"}}"
 
+/* A volume whose detach waits. */
+static inline void held(const char *id)
+{
+    char target[64];
+    (void)snprintf(target, sizeof(target), "/volumes/%s", id);
+    assert_int_equal(ask("PUT", target, "", SPEC), 201);
+    assert_int_equal(ask("DELETE", target, "Prefer: respond-async\r\n", NULL), 202);
+}
+
+/* Sends a request with a body and does not wait for the answer. */
+static inline int post(const void *address, socklen_t bytes, int family,
+                       const char *target, const char *body)
+{
+    char text[512];
+    int fd = open_to(address, bytes, family);
+    int length = snprintf(text, sizeof(text),
+                          "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+                          "application/json\r\nContent-Length: %zu\r\n\r\n%s",
+                          target, strlen(body), body);
+    say(fd, text, (size_t)length);
+    return fd;
+}
+
+static inline int post_unix(const char *target, const char *body)
+{
+    return post(&unix_address, sizeof(unix_address), AF_UNIX, target, body);
+}
+
+#define ACTIONS(id) "/volumes/" id "/holders/actions"
+#define SIGNAL "{\"action\":\"signal\",\"holders\":[\"a1\"]}"
+
 #endif

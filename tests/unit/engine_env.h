@@ -153,6 +153,16 @@ static inline struct mr_operation *put(struct env *env, const char *id)
     return op;
 }
 
+/* The file system that was attached is still there. */
+static inline void script_same_content(struct env *env)
+{
+    char text[256];
+    (void)snprintf(text, sizeof(text),
+                   "[{'content':'formatted','fs_type':'xfs','fs_uuid':'%s'}]",
+                   mr_engine_lookup(env->engine, "v")->identity.fs_uuid);
+    script(env, "check", text);
+}
+
 static inline struct mr_operation *del(struct env *env, const char *id)
 {
     struct mr_operation *op = NULL;
@@ -174,7 +184,8 @@ static inline int setup(void **state)
     assert_non_null(mkdtemp(env->dir));
     (void)snprintf(env->config.state_dir, PATH_MAX, "%s/state", env->dir);
     (void)snprintf(env->config.runtime_dir, PATH_MAX, "%s/run", env->dir);
-    (void)snprintf(env->config.libexec_dir, PATH_MAX, "%s", MR_FAKE_LIBEXEC);
+    (void)snprintf(env->config.libexec_dir, PATH_MAX, "%s/libexec", env->dir);
+    assert_int_equal(symlink(MR_FAKE_LIBEXEC, env->config.libexec_dir), 0);
     env->config.mount_roots.path[0] = root;
     env->config.mount_roots.count = 1;
     env->config.worker_deadline_ns = 5 * MR_NS_PER_S;

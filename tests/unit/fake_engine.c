@@ -8,51 +8,13 @@
 #include "storage/base/clock.h"
 #include "storage/base/json.h"
 
-#define VOLUMES_MAX 64
-
 struct mr_watch {
     struct mr_watch *next, **link;
     mr_operation_fn fn;
     void *ctx;
 };
 
-struct mr_operation {
-    struct mr_operation *next;
-    struct mr_volume *volume;
-    char id[24];
-    enum mr_goal goal;
-    int ended;
-    struct mr_err err;
-    struct json_object *proof;
-    struct mr_timer timer;
-    struct mr_watch *watches;
-};
-
-struct mr_volume {
-    struct mr_engine *engine;
-    char id[MR_VOLUME_ID_MAX + 1];
-    struct mr_spec *spec;
-    uint64_t generation;
-    const char *state;
-    struct mr_operation *running;
-    struct json_object *proof; /* of the last detach */
-};
-
-struct mr_scan_wait {
-    struct mr_timer timer;
-    mr_holders_fn fn;
-    void *ctx;
-};
-
-struct mr_engine {
-    struct mr_loop *loop;
-    bool recovering;
-    unsigned operations;
-    struct mr_volume volumes[VOLUMES_MAX]; /* sorted by id, "" at the end */
-    struct mr_operation *ops;
-};
-
-static bool starts(const char *text, const char *prefix)
+bool fake_starts(const char *text, const char *prefix)
 {
     return strncmp(text, prefix, strlen(prefix)) == 0;
 }
@@ -72,6 +34,7 @@ void mr_engine_free(struct mr_engine *engine)
 {
     if (!engine)
         return;
+    fake_pending_free(engine);
     for (struct mr_operation *op = engine->ops; op;) {
         struct mr_operation *next = op->next;
         mr_timer_cancel(&op->timer);
@@ -109,14 +72,26 @@ static struct mr_volume *slot(struct mr_engine *engine, const char *id)
     abort();
 }
 
+void fake_operation_end(struct mr_operation *op, int ended)
+{
+    op->ended = ended;
+    op->volume->running = NULL;
+    op->volume->generation++;
+    mr_timer_cancel(&op->timer);
+    while (op->watches) {
+        struct mr_watch *watch = op->watches;
+        struct mr_watch copy = *watch;
+        mr_watch_cancel(watch);
+        copy.fn(copy.ctx, op);
+    }
+}
+
 static void end(void *ctx)
 {
     struct mr_operation *op = ctx;
+    int ended = 1;
     struct mr_volume *v = op->volume;
 
-    v->running = NULL;
-    v->generation++;
-    op->ended = 1;
     if (op->goal == MR_GOAL_ABSENT) {
         op->proof = json_object_new_object();
         mr_json_set_string(op->proof, "volume", v->id);
@@ -125,8 +100,8 @@ static void end(void *ctx)
         v->state = NULL;
         mr_spec_free(v->spec);
         v->spec = NULL;
-    } else if (starts(v->id, "fail")) {
-        op->ended = -1;
+    } else if (fake_starts(v->id, "fail")) {
+        ended = -1;
         (void)mr_fail(&op->err, MR_E_DEVICE_ERROR, 5, "read superblock of '/dev/fake0'");
         (void)mr_err_remedy(&op->err, 0, "look at the kernel log");
         (void)snprintf(op->err.step, sizeof(op->err.step), "check");
@@ -135,12 +110,7 @@ static void end(void *ctx)
     } else {
         v->state = "attached";
     }
-    while (op->watches) {
-        struct mr_watch *watch = op->watches;
-        struct mr_watch copy = *watch;
-        mr_watch_cancel(watch);
-        copy.fn(copy.ctx, op);
-    }
+    fake_operation_end(op, ended);
 }
 
 static struct mr_operation *start(struct mr_volume *v, enum mr_goal goal, bool slow)
@@ -165,7 +135,7 @@ static int refused(const struct mr_engine *engine, const char *id, struct mr_err
 {
     if (engine->recovering)
         return mr_fail(err, MR_E_RECOVERING, 0, "recovering");
-    if (starts(id, "pending"))
+    if (fake_starts(id, "pending"))
         return mr_fail(err, MR_E_OPERATION_PENDING, 0, "another operation is running");
     return 0;
 }
@@ -185,7 +155,8 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
     bool again = v->spec && !v->running;
     mr_spec_free(v->spec);
     v->spec = spec;
-    *ret_op = v->running ? v->running : start(v, MR_GOAL_ATTACHED, starts(id, "slow"));
+    *ret_op =
+        v->running ? v->running : start(v, MR_GOAL_ATTACHED, fake_starts(id, "slow"));
     if (again) /* a verification */
         (*ret_op)->err.errnum = -1;
     return 0;
@@ -208,12 +179,31 @@ int mr_engine_detach(struct mr_engine *engine, const char *id, const char *mount
     }
     if (!v->spec)
         return mr_fail(err, MR_E_VOLUME_NOT_FOUND, 0, "no volume '%s'", id);
+    if (v->state && strcmp(v->state, "orphan") == 0)
+        return mr_fail(err, MR_E_ORPHAN, 0, "'%s' was given up", id);
     if (mount_path && strcmp(mount_path, v->spec->mount_path) != 0)
         return mr_fail(err, MR_E_SPEC_CONFLICT, 0, "mounted at '%s'",
                        v->spec->mount_path);
-    *ret_op = v->running
-                  ? v->running
-                  : start(v, MR_GOAL_ABSENT, starts(id, "slow") || starts(id, "held"));
+    *ret_op = v->running ? v->running
+                         : start(v, MR_GOAL_ABSENT,
+                                 fake_starts(id, "slow") || fake_starts(id, "held"));
+    return 0;
+}
+
+int mr_engine_detach_orphan(struct mr_engine *engine, const char *id,
+                            bool accept_data_loss, struct mr_operation **ret_op,
+                            struct mr_err *err)
+{
+    struct mr_volume *v = mr_engine_find(engine, id);
+    int rc = refused(engine, id, err);
+
+    if (rc < 0)
+        return rc;
+    if (!v || strcmp(v->state, "orphan") != 0)
+        return mr_fail(err, MR_E_VOLUME_NOT_FOUND, 0, "'%s' is no orphan", id);
+    if (fake_starts(id, "held-lossy") && !accept_data_loss)
+        return mr_fail(err, MR_E_DATA_NOT_WRITTEN, 5, "data of '%s'", id);
+    *ret_op = start(v, MR_GOAL_ABSENT, false);
     return 0;
 }
 
@@ -225,16 +215,28 @@ struct mr_volume *mr_engine_find(struct mr_engine *engine, const char *id)
     return NULL;
 }
 
-struct mr_volume *mr_engine_next(struct mr_engine *engine, const char *after)
+static struct mr_volume *next(struct mr_engine *engine, const char *after,
+                              const char *state)
 {
     struct mr_volume *best = NULL;
     for (size_t i = 0; i < VOLUMES_MAX; i++) {
         struct mr_volume *v = &engine->volumes[i];
-        if (v->state && (!after || strcmp(v->id, after) > 0) &&
+        if (v->state && (!state || strcmp(v->state, state) == 0) &&
+            (!after || strcmp(v->id, after) > 0) &&
             (!best || strcmp(v->id, best->id) < 0))
             best = v;
     }
     return best;
+}
+
+struct mr_volume *mr_engine_next(struct mr_engine *engine, const char *after)
+{
+    return next(engine, after, NULL);
+}
+
+struct mr_volume *mr_engine_next_orphan(struct mr_engine *engine, const char *after)
+{
+    return next(engine, after, "orphan");
 }
 
 struct mr_operation *mr_engine_find_operation(struct mr_engine *engine, const char *op_id)
@@ -269,6 +271,7 @@ struct json_object *mr_volume_document(const struct mr_volume *volume)
     mr_json_set_string(document, "operation",
                        volume->running ? volume->running->id : NULL);
     mr_json_set(document, "holders", holders);
+    mr_json_set_int(document, "actions_done", volume->actions_done);
     return document;
 }
 
@@ -338,35 +341,4 @@ void mr_watch_cancel(struct mr_watch *watch)
     if (watch->next)
         watch->next->link = watch->link;
     free(watch);
-}
-
-static void end_scan(void *ctx)
-{
-    struct mr_scan_wait *wait = ctx;
-    struct json_object *document = json_object_new_object();
-
-    mr_json_set_string(document, "held", "free");
-    wait->fn(wait->ctx, document, NULL);
-    (void)json_object_put(document);
-    free(wait);
-}
-
-struct mr_scan_wait *mr_engine_holders(struct mr_engine *engine, struct mr_volume *volume,
-                                       mr_holders_fn fn, void *ctx)
-{
-    struct mr_scan_wait *wait = calloc(1, sizeof(*wait));
-    if (!wait)
-        return NULL;
-    wait->fn = fn;
-    wait->ctx = ctx;
-    mr_timer_init(&wait->timer, engine->loop, end_scan, wait);
-    mr_timer_set(&wait->timer,
-                 mr_now_ns() + (starts(volume->id, "slow") ? 10000 : 20) * MR_NS_PER_MS);
-    return wait;
-}
-
-void mr_scan_wait_cancel(struct mr_scan_wait *wait)
-{
-    mr_timer_cancel(&wait->timer);
-    free(wait);
 }

@@ -55,6 +55,11 @@ static void test_status_follows_the_rule(void **state)
         {MR_E_RECOVERING, 503},
         {MR_E_JOURNAL_UNAVAILABLE, 503},
         {MR_E_SHUTTING_DOWN, 503},
+        {MR_E_NOT_DETACHING, 409},
+        {MR_E_HOLDER_NOT_FOUND, 409},
+        {MR_E_LOSS_NOT_ACCEPTED, 409},
+        {MR_E_ACTION_UNSUPPORTED, 422},
+        {MR_E_TOO_MANY_REQUESTS, 503},
         {MR_E_INTERNAL, 500},
     };
     assert_int_equal(sizeof(rule) / sizeof(rule[0]), MR_CODE_COUNT);

@@ -31,6 +31,16 @@ static void test_routes_are_found_with_and_without_prefix(void **state)
     assert_ptr_equal(match.route->handler, mr_handle_holders_get);
     assert_string_equal(match.param, "a");
     assert_string_equal(match.prefix, "/v1");
+    assert_int_equal(find("POST", "/v1/volumes/a/holders/actions"), 0);
+    assert_ptr_equal(match.route->handler, mr_handle_action_post);
+    assert_int_equal(match.route->body, MR_BODY_REQUIRED);
+    assert_string_equal(match.param, "a");
+    assert_int_equal(find("POST", "/volumes/b/forget"), 0);
+    assert_int_equal(match.route->body, MR_BODY_OPTIONAL);
+    assert_int_equal(find("DELETE", "/orphans/c?accept_data_loss=true"), 0);
+    assert_ptr_equal(match.route->handler, mr_handle_orphan_delete);
+    assert_string_equal(match.param, "c");
+    assert_string_equal(match.query[MR_DELETE_ACCEPT_DATA_LOSS], "true");
     assert_int_equal(find("HEAD", "/v1/volumes"), 0);
     assert_string_equal(match.param, "");
     assert_int_equal(find("GET", "/%76olumes/%61"), 0);
@@ -77,6 +87,8 @@ static void test_wrong_method_names_the_right_ones(void **state)
     (void)state;
     refused("POST", "/volumes/a", MR_E_METHOD_NOT_ALLOWED);
     assert_string_equal(match.allow, "GET, HEAD, PUT, DELETE");
+    refused("GET", "/volumes/a/holders/actions", MR_E_METHOD_NOT_ALLOWED);
+    assert_string_equal(match.allow, "POST");
     refused("DELETE", "/livez", MR_E_METHOD_NOT_ALLOWED);
     assert_string_equal(match.allow, "GET, HEAD");
     refused("get", "/livez", MR_E_METHOD_NOT_ALLOWED);
@@ -113,6 +125,9 @@ static void test_wrong_query_is_refused_by_name(void **state)
     refused("DELETE", "/volumes/a?mount_path%3d=1", MR_E_INVALID_REQUEST);
     refused("GET", "/volumes/a?limit=1", MR_E_INVALID_REQUEST);
     refused("GET", "/livez?verbose=1", MR_E_INVALID_REQUEST);
+    refused("DELETE", "/orphans/a?mount_path=/x", MR_E_INVALID_REQUEST);
+    refused("DELETE", "/orphans/a?=/x", MR_E_INVALID_REQUEST);
+    refused("POST", "/volumes/a/forget?reason=x", MR_E_INVALID_REQUEST);
 }
 
 int main(void)

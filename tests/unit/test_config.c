@@ -260,6 +260,8 @@ static void test_options_are_parsed(void **state)
     assert_string_equal(options.runtime_dir, "/run/mooring");
     assert_string_equal(options.config_file, "c");
     assert_int_equal(options.mode, MR_MODE_RUN);
+    assert_int_equal(parse(&options, ARGS((char[]){"--selftest"})), 0);
+    assert_int_equal(options.mode, MR_MODE_SELFTEST);
 }
 
 static void test_wrong_options_are_refused(void **state)
@@ -273,6 +275,7 @@ static void test_wrong_options_are_refused(void **state)
                      -EINVAL);
     assert_int_equal(parse(&options, ARGS((char[]){"argument"})), -EINVAL);
     assert_int_equal(parse(&options, ARGS((char[]){"--version=1"})), -EINVAL);
+    assert_int_equal(parse(&options, ARGS((char[]){"--selftest=all"})), -EINVAL);
     assert_int_equal(parse(&options, ARGS((char[]){"-v"})), -EINVAL);
 }
 

@@ -49,6 +49,7 @@ static void test_every_move_has_the_steps_of_the_design(void **state)
         {MR_STATE_WEDGED, NULL, NULL},
         {MR_STATE_LOST_BY_REBOOT, attach, nothing},
         {MR_STATE_FENCED, NULL, detach},
+        {MR_STATE_ORPHAN, NULL, detach},
     };
     assert_int_equal(sizeof(moves) / sizeof(moves[0]), MR_STATE_COUNT);
     for (size_t i = 0; i < MR_STATE_COUNT; i++) {

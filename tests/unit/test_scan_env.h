@@ -61,6 +61,8 @@ static struct env_loop env_dev;
 static struct mr_mount_id env_own; /* our mount, id 0 none */
 static int64_t env_slowest_ms;
 static bool env_pid_space; /* run in a pid namespace of its own */
+static bool env_held;      /* the targets are said to be held */
+static int env_fanotify = -1;
 
 static inline const char *env_path(char dst[ENV_PATH], const char *dir, const char *name)
 {
@@ -194,6 +196,7 @@ static inline struct json_object *env_target(const struct env_loop *loop)
     mr_json_set_string(target, "node", loop->node);
     mr_json_set_string(target, "mount_path", env_mnt);
     mr_json_set(target, "own_mount", own);
+    mr_json_set_bool(target, "held", env_held);
     return target;
 }
 
@@ -226,7 +229,7 @@ static inline void env_scan_all(const struct env_loop *const *loops, size_t coun
     assert_true(pid >= 0);
     if (pid == 0) {
         (void)close(pair[0]);
-        _exit(mr_scan_main(pair[1]));
+        _exit(mr_scan_main(pair[1], env_fanotify));
     }
     (void)close(pair[1]);
     assert_int_equal(mr_msg_send(pair[0], command, -1, 0, NULL), 0);

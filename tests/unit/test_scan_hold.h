@@ -21,12 +21,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef SYS_open_tree
-#define SYS_open_tree 428
-#endif
-#ifndef OPEN_TREE_CLONE
-#define OPEN_TREE_CLONE 1
-#endif
+#include "tests/unit/test_scan_hold_kernel.h"
 
 #define HOLD_LIMIT_S 120
 #define HOLD_UID 12345
@@ -121,7 +116,7 @@ static inline bool hold(const char *kind, char *path, bool *ret_said)
     if (strcmp(kind, "opath") == 0)
         return open(path, O_PATH | O_CLOEXEC) >= 0;
     if (strcmp(kind, "tree") == 0)
-        return syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | O_CLOEXEC) >= 0;
+        return open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC) >= 0;
     if (strcmp(kind, "cwd") == 0)
         return chdir(path) == 0;
     if (strcmp(kind, "root") == 0)
@@ -136,8 +131,7 @@ static inline bool hold(const char *kind, char *path, bool *ret_said)
     if (strcmp(kind, "thread-file") == 0)
         return hold_in_thread(hold_thread_file, path);
     *ret_said = false;
-    errno = EINVAL;
-    return false;
+    return hold_by_kernel(kind, path);
 }
 
 /* argv: PROGRAM --hold KIND PATH. */

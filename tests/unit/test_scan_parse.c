@@ -21,6 +21,7 @@ static void test_mountinfo_line_with_optional_fields_and_escapes(void **state)
     (void)state;
     assert_int_equal(mr_parse_mountinfo(line, &info), 0);
     assert_int_equal(info.id, 1201);
+    assert_int_equal(info.parent, 35);
     assert_true(info.dev == makedev(7, 3));
     assert_string_equal(info.point, "/mnt/a b\\c");
     assert_string_equal(info.fs_type, "ext4");
@@ -184,43 +185,6 @@ static void test_swap_lines(void **state)
     assert_false(partition);
 }
 
-static void test_cgroup_of_v2_before_v1(void **state)
-{
-    char both[] =
-        "4:memory:/user.slice\n1:name=systemd:/user.slice/longest\n0::/a.slice\n";
-    char v1[] = "4:memory:/docker/ab\n3:cpu:/\n0::/\n";
-    char none[] = "nonsense\n\n";
-
-    (void)state;
-    assert_string_equal(mr_parse_cgroup(both), "/a.slice");
-    assert_string_equal(mr_parse_cgroup(v1), "/docker/ab");
-    assert_string_equal(mr_parse_cgroup(none), "");
-}
-
-#define ID "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-
-static void test_container_id_of_known_runtimes(void **state)
-{
-    static const char *const paths[] = {
-        "/docker/" ID,
-        "/system.slice/docker-" ID ".scope",
-        "/machine.slice/libpod-" ID ".scope/container",
-        "/kubepods.slice/kubepods-pod1f.slice/cri-containerd-" ID ".scope",
-        "/kubepods/burstable/podaf/" ID,
-        "/system.slice/containerd.service/kubepods-podx.slice:cri-containerd:" ID,
-    };
-    char id[65];
-
-    (void)state;
-    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
-        assert_true(mr_container_id(paths[i], id));
-        assert_string_equal(id, ID);
-    }
-    assert_false(mr_container_id("/system.slice/cron.service", id));
-    assert_false(mr_container_id("/x/" ID "0", id));
-    assert_false(mr_container_id("/x/z" ID, id));
-}
-
 static void test_namespace_links(void **state)
 {
     (void)state;
@@ -236,14 +200,6 @@ static void test_kernel_device_numbers(void **state)
     assert_true(mr_decode_dev(0x703) == makedev(7, 3));
     /* minor 0x12345: low byte below the major, the rest above it */
     assert_true(mr_decode_dev(0x12300000U | 0xfd00 | 0x45) == makedev(0xfd, 0x12345));
-}
-
-static void test_path_only_fds_are_recognised(void **state)
-{
-    (void)state;
-    assert_true(mr_fdinfo_is_path("pos:\t0\nflags:\t012000000\nmnt_id:\t29\n"));
-    assert_false(mr_fdinfo_is_path("pos:\t0\nflags:\t02100000\nmnt_id:\t29\n"));
-    assert_false(mr_fdinfo_is_path(""));
 }
 
 static void test_file_systems_with_a_server_may_block(void **state)
@@ -268,11 +224,8 @@ int main(void)
         cmocka_unit_test(test_broken_maps_line_is_refused),
         cmocka_unit_test(test_stat_of_a_process_that_calls_itself_odd_names),
         cmocka_unit_test(test_swap_lines),
-        cmocka_unit_test(test_cgroup_of_v2_before_v1),
-        cmocka_unit_test(test_container_id_of_known_runtimes),
         cmocka_unit_test(test_namespace_links),
         cmocka_unit_test(test_kernel_device_numbers),
-        cmocka_unit_test(test_path_only_fds_are_recognised),
         cmocka_unit_test(test_file_systems_with_a_server_may_block),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

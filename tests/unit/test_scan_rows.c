@@ -84,12 +84,62 @@ static void test_row_becomes_json_with_null_for_unknown(void **state)
     assert_string_equal(mr_json_get_string(row, "kind"), "open-file");
     assert_int_equal(mr_json_get_int(row, "pid", 0), 42);
     assert_string_equal(mr_json_get_string(row, "path"), "/mnt/v/a");
-    static const char *const nulls[] = {"tid",       "comm",     "cgroup",
-                                        "container", "mount_ns", "device"};
+    assert_true(mr_json_get_bool(row, "certain", false));
+    assert_string_equal(mr_json_get_string(row, "remedy"),
+                        mr_holder_remedy(MR_HOLDER_OPEN_FILE));
+    static const char *const nulls[] = {"tid",      "comm",      "uid",     "user",
+                                        "cgroup",   "container", "runtime", "unit",
+                                        "mount_ns", "mount_id",  "device"};
     for (size_t i = 0; i < sizeof(nulls) / sizeof(nulls[0]); i++) {
         assert_true(json_object_object_get_ex(row, nulls[i], NULL));
         assert_null(mr_json_get(row, nulls[i]));
     }
+}
+
+static void test_row_tells_who_and_what_can_be_done(void **state)
+{
+    char user[] = "ro\not";
+    char unit[] = "cron.service";
+    char runtime[] = "podman";
+    struct mr_holder row = copy;
+    struct mr_holders list = {0};
+    bool complete = true;
+
+    (void)state;
+    row.candidate = true;
+    row.pid = 42;
+    row.has_uid = true; /* 0 is somebody */
+    row.user = user;
+    row.unit = unit;
+    row.runtime = runtime;
+    assert_int_equal(mr_holders_add(&list, &row), 0);
+    MR_AUTO_JSON struct json_object *rows = mr_holders_to_json(&list, 10000, &complete);
+    mr_holders_clear(&list);
+    struct json_object *json = json_object_array_get_idx(rows, 0);
+    assert_false(mr_json_get_bool(json, "certain", true));
+    assert_int_equal(mr_json_get_int(json, "uid", -1), 0);
+    assert_string_equal(mr_json_get_string(json, "user"), "ro?ot");
+    assert_string_equal(mr_json_get_string(json, "unit"), "cron.service");
+    assert_string_equal(mr_json_get_string(json, "runtime"), "podman");
+    assert_int_equal(mr_json_get_int(json, "mount_id", 0), 99);
+    assert_string_equal(json_object_to_json_string_ext(mr_json_get(json, "actions"),
+                                                       JSON_C_TO_STRING_PLAIN),
+                        "[\"unmount-copies\",\"signal\"]");
+}
+
+static void test_nobody_can_be_signalled_without_a_pid(void **state)
+{
+    struct mr_holders list = {0};
+    bool complete = true;
+
+    (void)state;
+    assert_int_equal(mr_holders_add(&list, &copy), 0);
+    MR_AUTO_JSON struct json_object *rows = mr_holders_to_json(&list, 10000, &complete);
+    mr_holders_clear(&list);
+    struct json_object *actions =
+        mr_json_get(json_object_array_get_idx(rows, 0), "actions");
+    assert_string_equal(json_object_to_json_string_ext(actions, JSON_C_TO_STRING_PLAIN),
+                        "[\"unmount-copies\"]");
 }
 
 static void test_rows_end_at_the_limit(void **state)
@@ -154,6 +204,8 @@ int main(void)
         cmocka_unit_test(test_mount_keeps_its_id_when_another_process_names_it),
         cmocka_unit_test(test_same_holder_is_listed_once),
         cmocka_unit_test(test_row_becomes_json_with_null_for_unknown),
+        cmocka_unit_test(test_row_tells_who_and_what_can_be_done),
+        cmocka_unit_test(test_nobody_can_be_signalled_without_a_pid),
         cmocka_unit_test(test_rows_end_at_the_limit),
         cmocka_unit_test(test_document_that_is_too_long_is_incomplete),
         cmocka_unit_test(test_foreign_text_is_made_printable),

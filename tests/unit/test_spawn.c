@@ -202,6 +202,31 @@ static void test_a_new_session_is_its_own_group(void **state)
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+static void test_stdin_is_what_is_given_or_empty(void **state)
+{
+    (void)state;
+    int in[2];
+    int out[2];
+    char got[16] = "";
+    pid_t pid;
+
+    assert_int_equal(run("cat", got, sizeof(got)), 0);
+    assert_string_equal(got, "");
+    assert_int_equal(pipe2(in, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    struct mr_spawn spawn = {
+        .argv = SH("cat"), .stdin_fd = in[0], .stdout_fd = out[1], .stderr_fd = -1};
+    assert_int_equal(mr_spawn_start(&spawn, &pid, NULL, NULL), 0);
+    (void)close(in[0]);
+    (void)close(out[1]);
+    assert_int_equal(write(in[1], "told", 4), 4);
+    (void)close(in[1]); /* only ours was open: the child sees the end */
+    assert_int_equal(read(out[0], got, sizeof(got)), 4);
+    assert_memory_equal(got, "told", 4);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    (void)close(out[0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -216,6 +241,7 @@ int main(void)
         cmocka_unit_test(test_only_kept_fds_are_inherited),
         cmocka_unit_test(test_fds_are_placed_even_when_numbers_cross),
         cmocka_unit_test(test_a_new_session_is_its_own_group),
+        cmocka_unit_test(test_stdin_is_what_is_given_or_empty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -262,6 +262,32 @@ static void test_unmap_with_a_plain_opener_stays_bound_until_it_closes(void **st
     assert_true(env_wait_gone(&mapped));
 }
 
+static void test_keep_leaves_a_device_bound_again_alone(void **state)
+{
+    char token[MR_TOKEN_TEXT];
+    struct mr_identity mapped;
+    struct mr_identity recorded;
+    struct mr_identity wrong;
+    struct mr_err err = {0};
+    unsigned tries = 0;
+    int claim = -1;
+
+    (void)state;
+    env_map("a.img", ENV_SMALL_BYTES, token, &mapped);
+    int opener = open(mapped.node, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(mr_claim(&mapped, 0, &claim, &tries, &err), MR_CLAIM_OK);
+    assert_int_equal(mr_driver_file.unmap(token, env_dir, &mapped, claim, &err), 0);
+    recorded = mapped;
+    recorded.diskseq--;
+    assert_int_equal(mr_driver_file.keep(&recorded, &err), 0);
+    wrong = mapped;
+    (void)snprintf(wrong.node, sizeof(wrong.node), "/dev/null");
+    assert_true(mr_driver_file.keep(&wrong, &err) < 0); /* cannot tell */
+    assert_int_equal(close(opener), 0);
+    assert_true(env_wait_gone(&mapped)); /* still put off, not kept */
+    assert_int_equal(mr_driver_file.keep(&mapped, &err), 0);
+}
+
 static int run(void)
 {
     const struct CMUnitTest tests[] = {
@@ -278,6 +304,7 @@ static int run(void)
         cmocka_unit_test(test_claim_of_a_wrong_node_is_unknown_not_free),
         cmocka_unit_test(test_presence_without_a_diskseq_is_unknown),
         cmocka_unit_test(test_unmap_with_a_plain_opener_stays_bound_until_it_closes),
+        cmocka_unit_test(test_keep_leaves_a_device_bound_again_alone),
     };
 
     return cmocka_run_group_tests_name("worker driver and claim", tests, NULL, NULL);

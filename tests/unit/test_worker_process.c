@@ -345,7 +345,7 @@ static void test_unmap_with_a_plain_opener_is_bound_then_gone(void **state)
     assert_int_equal(stop(), 0);
 }
 
-static void test_claim_is_given_back_by_unclaim_and_by_the_end_of_the_worker(void **state)
+static void test_claim_is_given_back_by_the_end_of_the_worker(void **state)
 {
     MR_AUTO_JSON struct json_object *common = new_common();
     char image[ENV_PATH];
@@ -355,14 +355,15 @@ static void test_claim_is_given_back_by_unclaim_and_by_the_end_of_the_worker(voi
     start_ready();
     map_image(common, image, "ext4");
     const char *node = mr_json_get_string(mr_json_get(common, "identity"), "node");
-    ask_result(common, "claim", "{\"budget_ms\": 0}", "claimed");
-    assert_int_equal(open(node, O_RDONLY | O_EXCL | O_CLOEXEC), -1);
-    (void)json_object_put(ask_ok(common, "unclaim", "{}"));
     int fd = open(node, O_RDONLY | O_EXCL | O_CLOEXEC);
     assert_true(fd >= 0);
     ask_result(common, "claim", "{\"budget_ms\": 5}", "busy");
     assert_int_equal(close(fd), 0);
-    ask_result(common, "claim", "{\"budget_ms\": 1000}", "claimed");
+    MR_AUTO_JSON struct json_object *claim =
+        ask_ok(common, "claim", "{\"budget_ms\": 1000}");
+    assert_text(claim, "result", "claimed");
+    assert_text(claim, "unmap", "deferred");
+    assert_int_equal(open(node, O_RDONLY | O_EXCL | O_CLOEXEC), -1);
     assert_int_equal(stop(), 0);
     fd = open(node, O_RDONLY | O_EXCL | O_CLOEXEC);
     assert_true(fd >= 0);
@@ -370,6 +371,33 @@ static void test_claim_is_given_back_by_unclaim_and_by_the_end_of_the_worker(voi
     struct mr_identity identity;
     mr_identity_from_json(&identity, mr_json_get(common, "identity"));
     env_unmap(mr_json_get_string(common, "token"), &identity);
+}
+
+/* A detach that is called off after its unmap. */
+static void test_keep_takes_a_put_off_unmap_back(void **state)
+{
+    MR_AUTO_JSON struct json_object *common = new_common();
+    char image[ENV_PATH];
+    struct mr_identity identity;
+
+    (void)state;
+    env_image(image, "w.img", ENV_SMALL_BYTES);
+    start_ready();
+    map_image(common, image, "ext4");
+    mr_identity_from_json(&identity, mr_json_get(common, "identity"));
+    ask_result(common, "keep", "{}", "kept"); /* there was nothing to take back */
+    int opener = open(identity.node, O_RDONLY | O_CLOEXEC);
+    assert_true(opener >= 0);
+    ask_result(common, "claim", "{\"budget_ms\": 0}", "claimed");
+    ask_result(common, "unmap", "{}", "bound");
+    ask_result(common, "keep", "{}", "kept");
+    assert_int_equal(close(opener), 0);
+    mr_sleep_ns(50 * MR_NS_PER_MS);
+    ask_result(common, "gone", "{}", "bound");
+    ask_result(common, "claim", "{\"budget_ms\": 1000}", "claimed");
+    ask_result(common, "unmap", "{}", "gone");
+    ask_result(common, "keep", "{}", "gone");
+    assert_int_equal(stop(), 0);
 }
 
 static void test_mapping_a_mapped_file_names_the_source(void **state)
@@ -399,9 +427,9 @@ static void test_mapping_a_mapped_file_names_the_source(void **state)
 
 static void test_bad_commands_are_error_replies(void **state)
 {
-    static const char *const commands[] = {"inspect", "map",   "identify", "check",
-                                           "format",  "mount", "unmount",  "claim",
-                                           "unmap",   "gone"};
+    static const char *const commands[] = {
+        "inspect", "map",   "identify", "check", "format",  "mount", "unmount",
+        "claim",   "unmap", "gone",     "keep",  "examine", "act"};
     static const char *const members[] = {
         "{}",
         "{\"token\": 5, \"identity\": [], \"mount\": 7, \"spec\": 1, \"config\": \"x\"}",
@@ -527,8 +555,8 @@ static int run(void)
         WITH_WORKER(test_xfs_volume_goes_up_and_down),
         WITH_WORKER(test_next_worker_finds_device_and_mount_of_a_killed_one),
         WITH_WORKER(test_unmap_with_a_plain_opener_is_bound_then_gone),
-        cmocka_unit_test(
-            test_claim_is_given_back_by_unclaim_and_by_the_end_of_the_worker),
+        cmocka_unit_test(test_claim_is_given_back_by_the_end_of_the_worker),
+        WITH_WORKER(test_keep_takes_a_put_off_unmap_back),
         WITH_WORKER(test_mapping_a_mapped_file_names_the_source),
         WITH_WORKER(test_bad_commands_are_error_replies),
         WITH_WORKER(test_ready_comes_only_with_the_lock),

@@ -167,6 +167,34 @@ class Agent:
     def holders(self, volume):
         return self.request("GET", f"/volumes/{volume}/holders", timeout=30).expect(200).json
 
+    def act(self, volume, action, holders=None, signal=None, accept_data_loss=None, timeout=100):
+        """POST holders/actions; holders: rows of a Holders document, or their ids."""
+        body = {"action": action, "signal": signal, "accept_data_loss": accept_data_loss,
+                "holders": holders and [h if isinstance(h, str) else h["id"] for h in holders]}
+        body = {k: v for k, v in body.items() if v is not None}
+        return self.request("POST", f"/volumes/{volume}/holders/actions", body, timeout=timeout)
+
+    def forget(self, volume, reason=None):
+        return self.request("POST", f"/volumes/{volume}/forget", {"reason": reason} if reason else None)
+
+    def history(self, volume):
+        """All items, page by page."""
+        items, query = [], {}
+        while True:
+            target = f"/volumes/{volume}/history" + ("?" + urllib.parse.urlencode(query) if query else "")
+            page = self.request("GET", target, timeout=30).expect(200).json
+            items += page["items"]
+            if page["next_page_token"] is None:
+                return items
+            query["page_token"] = page["next_page_token"]
+
+    def orphans(self):
+        return self.request("GET", "/orphans", timeout=10).expect(200).json["items"]
+
+    def delete_orphan(self, volume, wait=None, accept_data_loss=None, timeout=90):
+        query = f"?accept_data_loss={accept_data_loss}" if accept_data_loss else ""
+        return self.request("DELETE", f"/orphans/{volume}{query}", None, self._prefer(wait), timeout)
+
     def operation(self, operation, wait=None):
         return self.request("GET", f"/operations/{operation}", None, self._prefer(wait)).expect(200).json
 

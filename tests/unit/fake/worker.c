@@ -2,8 +2,10 @@
  *
  * A mooring-worker that does nothing: it answers from scripts. STATE/fake/CMD holds a
  * JSON array of replies, used one after the other (the last one stays); a reply may hold
- * "exit" (status), "sleep_ms" or be an error. Without a script everything succeeds.
- * STATE/fake/log gets one line per command.
+ * "exit" (status), "sleep_ms" or be an error. Without a script everything succeeds; a
+ * scan (script "scan": {"complete", "holders"}) finds nobody. STATE/fake/log gets one
+ * line per command, but for scans and examinations, whose time nobody knows. It finds
+ * STATE beside the directory that it was started from.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -36,9 +38,12 @@ static const struct {
     {"mount", "{\"mount\":{\"id\":77,\"unique\":true,\"major\":7,\"minor\":9,"
               "\"root\":\"/r\",\"path\":\"v\",\"created\":1}}"},
     {"unmount", "{\"result\":\"unmounted\"}"},
-    {"claim", "{\"result\":\"claimed\"}"},
+    {"claim", "{\"result\":\"claimed\",\"unmap\":\"deferred\"}"},
+    {"keep", "{\"result\":\"kept\"}"},
     {"unmap", "{\"result\":\"gone\",\"evidence\":{\"exclusive_open\":true,\"diskseq\":42,"
               "\"gone\":\"diskseq changed\"}}"},
+    {"examine", "{\"frozen\":\"no\"}"},
+    {"act", "{\"results\":[]}"},
     {"gone", "{\"result\":\"gone\",\"evidence\":{\"exclusive_open\":false,\"gone\":\"no "
              "backing\"}}"},
 };
@@ -80,7 +85,8 @@ static void answer(struct json_object *message)
     const char *command = mr_json_get_string(message, "cmd");
     if (!command)
         exit(9);
-    write_log(command);
+    if (strcmp(command, "examine") != 0) /* comes when it comes */
+        write_log(command);
     MR_AUTO_JSON struct json_object *reply = next_reply(command);
     if (mr_json_get(reply, "sleep_ms"))
         mr_sleep_ns(mr_json_get_int(reply, "sleep_ms", 0) * MR_NS_PER_MS);
@@ -96,19 +102,56 @@ static void answer(struct json_object *message)
     (void)mr_msg_send(MR_WORKER_CHANNEL_FD, reply, -1, 0, NULL);
 }
 
+/* Every target gets the same answer. */
+static void scan(struct json_object *message)
+{
+    struct json_object *targets = mr_json_get(message, "targets");
+    MR_AUTO_JSON struct json_object *script = next_reply("scan");
+    MR_AUTO_JSON struct json_object *done = json_object_new_object();
+
+    for (size_t i = 0; i < json_object_array_length(targets); i++) {
+        MR_AUTO_JSON struct json_object *answer = json_object_new_object();
+        struct json_object *rows = mr_json_get(script, "holders");
+        mr_json_set_string(
+            answer, "scan",
+            mr_json_get_string(json_object_array_get_idx(targets, i), "volume"));
+        mr_json_set_bool(answer, "complete", mr_json_get_bool(script, "complete", true));
+        mr_json_set(answer, "holders",
+                    rows ? json_object_get(rows) : json_object_new_array());
+        (void)mr_msg_send(MR_WORKER_CHANNEL_FD, answer, -1, 0, NULL);
+    }
+    mr_json_set_bool(done, "done", true);
+    (void)mr_msg_send(MR_WORKER_CHANNEL_FD, done, -1, 0, NULL);
+}
+
+static bool serve_one(void)
+{
+    MR_AUTO_JSON struct json_object *message = NULL;
+    if (mr_msg_recv(MR_WORKER_CHANNEL_FD, &message, NULL, 0, NULL) <= 0)
+        return false;
+    const char *command = mr_json_get_string(message, "cmd");
+    if (command && strcmp(command, "scan") == 0)
+        scan(message);
+    else
+        answer(message);
+    return true;
+}
+
 int main(int argc, char **argv)
 {
-    if (argc != 3 || strcmp(argv[1], "volume") != 0)
+    const char *libexec = strstr(argv[0], "/libexec/");
+    bool volume = argc == 3 && strcmp(argv[1], "volume") == 0;
+
+    if (!libexec || argc < 2)
         return 64;
-    (void)snprintf(dir, sizeof(dir), "%.*s/../fake",
-                   (int)(strrchr(argv[2], '/') - argv[2]), argv[2]);
+    (void)snprintf(dir, sizeof(dir), "%.*s/state/fake", (int)(libexec - argv[0]),
+                   argv[0]);
+    if (!volume)
+        return serve_one() ? 0 : 1;
     MR_AUTO_JSON struct json_object *ready = json_object_new_object();
     mr_json_set_string(ready, "event", "ready");
     (void)mr_msg_send(MR_WORKER_CHANNEL_FD, ready, -1, 0, NULL);
-    for (;;) {
-        MR_AUTO_JSON struct json_object *message = NULL;
-        if (mr_msg_recv(MR_WORKER_CHANNEL_FD, &message, NULL, 0, NULL) <= 0)
-            return 0;
-        answer(message);
-    }
+    while (serve_one())
+        ;
+    return 0;
 }
