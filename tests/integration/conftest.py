@@ -20,10 +20,13 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from mooring import kernel, leaks  # noqa: E402
-from mooring.agent import Agent  # noqa: E402
-from mooring.holders import Holders, compile_holder  # noqa: E402
+from mooring.agent import Agent, build_dir  # noqa: E402
+from mooring.fuse import FuseFile, compile_server  # noqa: E402
+from mooring.holders import Holders  # noqa: E402
+from mooring.observer import Observer  # noqa: E402
 from mooring.proxy import Proxy  # noqa: E402
 from mooring.target import Target  # noqa: E402
+from mooring.udev import Udevd  # noqa: E402
 
 MIB = 1 << 20
 # What a waiting test asks all the time does not help in a report.
@@ -42,14 +45,15 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     if report.failed and "tmp" in getattr(item, "funcargs", {}):
-        for path in sorted(pathlib.Path(item.funcargs["tmp"]).rglob("agent.log")):
+        # Not deeper: a volume that is mounted there may be mute.
+        for path in sorted(pathlib.Path(item.funcargs["tmp"]).glob("*/agent.log")):
             lines = [line for line in path.read_text(errors="replace").splitlines() if not POLLS.search(line)]
             report.sections.append((f"{call.when}: {path.parent.name}/agent.log", "\n".join(lines[-100:])))
 
 
 @pytest.fixture(scope="session")
-def holder_binary(tmp_path_factory):
-    return compile_holder(tmp_path_factory.mktemp("holder"))
+def holder_binary():
+    return build_dir() / "libexec/mooring/mooring-selftest"
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +92,7 @@ def target(targets):
 
 
 @pytest.fixture
-def agent(tmp, targets):
+def agent(tmp, targets, fuse_files):
     """A factory of running agents. At the end everything is detached and the agents must end cleanly."""
     made = []
 
@@ -101,6 +105,8 @@ def agent(tmp, targets):
     for one in targets.all:
         if one.process:
             one.cont()
+    for one in fuse_files.all:
+        one.recover()
     for process in kernel.our_processes("mooring-lun"):
         leaks._signal(process.pid, 18)  # SIGCONT: a failed test may have left it stopped
     problems = []
@@ -139,12 +145,53 @@ def image(tmp):
     return make
 
 
+@pytest.fixture(scope="session")
+def fuse_binary(tmp_path_factory):
+    return compile_server(tmp_path_factory.mktemp("fuse"))
+
+
+@pytest.fixture
+def fuse_files(tmp, fuse_binary):
+    """A factory of files in the first agent's file root that can be made to fail or to fall silent. They are well
+    again, or gone, before the agents end."""
+    root = tmp / "a0" / "images"
+    root.mkdir(parents=True, exist_ok=True)
+    made = []
+
+    def make(size=320 * MIB):
+        made.append(FuseFile(fuse_binary, root / f"fuse{len(made)}.img", size))
+        return made[-1]
+
+    make.all = made
+    yield make
+    for one in made:
+        one.end()
+
+
 @pytest.fixture
 def hold(agent, holder_binary, tmp):
     """Things that hold a volume. They end before the agent does."""
     holders = Holders(holder_binary, tmp)
     yield holders
     holders.release_all()
+
+
+@pytest.fixture
+def observer():
+    """Looks for early unmaps. Every test that has it fails if there was one."""
+    one = Observer()
+    one.start()
+    yield one
+    one.stop()
+    assert one.early == []
+
+
+@pytest.fixture
+def udevd():
+    """systemd-udevd runs. To be asked for before there is a volume."""
+    one = Udevd()
+    yield one
+    one.end()
 
 
 @pytest.fixture

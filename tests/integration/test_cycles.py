@@ -10,7 +10,7 @@ import time
 import pytest
 
 from mooring import kernel
-from mooring.holders import Helper
+from mooring.holders import tool
 from mooring.kernel import run
 from mooring.wait import eventually
 
@@ -34,14 +34,14 @@ def churn():
     thread.join(30)
 
 
-def test_a_hundred_cycles_under_churn(agent, target, churn, holder_binary, tmp):
+def test_a_hundred_cycles_under_churn(agent, target, churn, tmp):
     a = agent()
     spec, backing = target.spec(), target.luns[1]
     previous, seen_alive, held = None, 0, []
     for cycle in range(CYCLES):
         doc = a.attach("v", spec)
         assert len(target.connections()) == 1
-        observer = Helper(holder_binary, "observe", os.path.basename(doc["device"]))
+        observer = tool("observe", os.path.basename(doc["device"]))
         try:
             path = pathlib.Path(doc["mount_path"], "data")
             if previous:

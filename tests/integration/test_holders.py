@@ -5,28 +5,64 @@ import time
 import pytest
 
 from mooring import kernel
+from mooring.holders import kinds as holder_kinds
 from mooring.kernel import mounts_at
 from mooring.wait import eventually, never
 
-# Holder -> (step it shows in, kinds that may name it, is a pid known?).
-# "unowned" where no process owns it; the kernel's namespace list may still name the namespace.
+# Holder of mooring-selftest -> (kinds that may name it, is it the pid of its process?).
+# "unowned" beside another kind: where the kernel lacks the list of mounts of all namespaces.
 DRAIN = {
     "mount_copy": ("mount-copy", True),
     "thread_copy": ("mount-copy", True),
+    "userns_copy": ("mount-copy", True),
     "nsfs_bind": ("mount-copy unowned", False),
-    "open_tree": ("mount-copy open-file", True),
+    "ns_fd": ("mount-copy unowned", False),
+    "mountinfo_fd": ("mount-copy unowned", False),
+    "dead_path": ("detached-mount", True),
+    "open_tree": ("detached-mount", True),
+    "fsmount": ("detached-mount", True),
+    "tree_in_flight": ("in-flight-fd", True),
+    "fs_context": ("fs-context", True),
+    "bind": ("mount-copy", False),
+    "bind_part": ("mount-copy", False),
     "overlay": ("overlay", False),
+    "overlay_upper": ("overlay", False),
+    "frozen": ("frozen", False),
     "raw_fd": ("raw-device", True),
-    "raw_in_flight": ("unowned in-flight-fd", False),
+    "raw_mmap": ("raw-device mmap", True),
+    "raw_in_flight": ("in-flight-fd", True),
     "stacked_loop": ("loop", False),
+    "stacked_mount": ("loop", False),
 }
 UNMOUNT = {
     "open_file": ("open-file", True),
+    "thread_file": ("open-file", True),
     "cwd": ("cwd", True),
+    "root": ("root", True),
+    "mmap": ("mmap", True),
+    "exe": ("exe", True),
+    "unix_socket": ("unix-socket", True),
+    "file_in_flight": ("in-flight-fd", True),
+    "io_uring": ("io-uring", True),
+    "fanotify": ("fanotify", True),
     "swap_file": ("swap", False),
+    "loop_file": ("loop", False),
+    "uprobe": ("uprobe", False),
+    "nested_mount": ("nested-mount", False),
+    "covering_mount": ("covering-mount", False),
 }
+# These look like holders and are none.
+INNOCENT = ("dead_root", "inotify")
+# On a real target: what depends on the device below, and a few of the rest.
+ISCSI = [*((name, fs) for fs in ("xfs", "ext4") for name in (
+    "mount_copy", "thread_copy", "nsfs_bind", "open_tree", "overlay", "raw_fd", "raw_in_flight", "stacked_loop")),
+    ("userns_copy", "xfs"), ("frozen", "xfs"), ("stacked_mount", "ext4")]
 # An exclusive open is granted in spite of these: the claim is had, and the mapping goes when they go.
-UNSEEN_BY_CLAIM = ("raw_fd", "raw_in_flight", "stacked_loop")
+UNSEEN_BY_CLAIM = ("raw_fd", "raw_mmap", "raw_in_flight", "stacked_loop", "stacked_mount")
+# Nothing shows these; they may be wrong, and are said only when nobody else is found.
+CANDIDATES = ("in-flight-fd", "fs-context")
+# Found by a look at the file system, after the first scan.
+NAMED_LATER = ("frozen",)
 HELD_S = 1.6
 
 
@@ -52,14 +88,20 @@ def run_held_detach(a, doc, hold, name, step, kinds, owned):
     held = answer.json
     assert (held["state"], held["step"], held["error"]) == ("detaching", step, None), held
     assert held["operation"] == answer.operation
-    assert row_of(held["holders"], kinds, pid), f"{name} is not named in {held['holders']}"
+    assert held["holders"], "never an empty list while held"
+    if name not in NAMED_LATER:
+        assert row_of(held["holders"], kinds, pid), f"{name} is not named in {held['holders']}"
 
-    fresh = a.holders(volume)
-    assert fresh["held"] == "held", fresh
-    row = row_of(fresh["holders"], kinds, pid)
-    assert row, f"{name} is not named in {fresh['holders']}"
+    def named():
+        fresh = a.holders(volume)
+        assert fresh["held"] == "held", fresh
+        row = row_of(fresh["holders"], kinds, pid)
+        assert row, f"{name} is not named in {fresh['holders']}"
+        return row
+    row = eventually(named, 5) if name in NAMED_LATER else named()
+    assert row["certain"] is (row["kind"] not in CANDIDATES), row
     if owned:
-        assert row["comm"] == "holder" and row["start_time"]
+        assert row["comm"] == holder.kind[:15] and row["start_time"]
     assert row["first_seen"] <= row["last_seen"]
 
     def unmapped():
@@ -97,8 +139,7 @@ def run_held_detach(a, doc, hold, name, step, kinds, owned):
     return proof
 
 
-@pytest.mark.parametrize("fs", ["xfs", "ext4"])
-@pytest.mark.parametrize("name", DRAIN)
+@pytest.mark.parametrize("name, fs", ISCSI)
 def test_held_after_umount_on_iscsi(agent, target, hold, name, fs):
     a = agent()
     doc = a.attach("v", target.spec(fs=fs))
@@ -121,6 +162,31 @@ def test_busy_umount(agent, image, hold, name):
     doc = a.attach("v", a.file_spec(image(), fs="ext4"))
     kinds, owned = UNMOUNT[name]
     run_held_detach(a, doc, hold, name, "unmount", kinds, owned)
+
+
+def test_every_holder_is_tested(holder_binary):
+    """What mooring-selftest can build is in a table here."""
+    known = {name.replace("_", "-") for name in (*DRAIN, *UNMOUNT, *INNOCENT)} | {"socket-cycle"}
+    assert set(holder_kinds(str(holder_binary))) == known
+
+
+@pytest.mark.parametrize("name", INNOCENT)
+def test_what_does_not_hold_is_not_waited_for(agent, image, hold, name):
+    a = agent()
+    doc = a.attach("v", a.file_spec(image(), fs="ext4"))
+    holder = getattr(hold, name)(doc)
+    answer = a.delete("v").expect(200)
+    assert answer.ms < 3000 and not kernel.still_mapped(doc)
+    assert holder.process.poll() is None, "it is still there"
+
+
+def test_a_socket_cycle_ends_by_itself(agent, image, hold):
+    """Sockets that keep each other alive, and a file: the kernel collects them when it next closes a socket."""
+    a = agent()
+    doc = a.attach("v", a.file_spec(image(), fs="ext4"))
+    hold.socket_cycle(doc)
+    answer = a.delete("v").expect(200)
+    assert answer.ms < 5000 and not kernel.still_mapped(doc)
 
 
 @pytest.mark.parametrize("name, seconds", [("mount_copy", 4.2), ("raw_fd", 3.6)])
@@ -179,6 +245,34 @@ def test_waiting_delete_is_answered_when_the_holder_goes(agent, image, hold):
     assert answer.ms < 5000
 
 
+def test_put_of_another_spec_while_detaching_is_refused(agent, image, hold):
+    a = agent()
+    spec = a.file_spec(image())
+    doc = a.attach("v", spec)
+    holder = hold.mount_copy(doc)
+    operation = a.delete("v", wait=1).expect(202).operation
+    a.put("v", {**spec, "mount_path": str(a.mount_root / "elsewhere")}).expect(409, code="spec-conflict")
+    assert a.get("v").json["state"] == "detaching"
+    holder.release()
+    assert a.operation(operation, wait=15)["state"] == "done"
+    a.attach("v", spec)
+
+
+def test_put_of_the_same_spec_takes_a_held_detach_back(agent, image, hold):
+    a = agent()
+    spec = a.file_spec(image())
+    doc = a.attach("v", spec)
+    hold.mount_copy(doc)
+    operation = a.delete("v", wait=1).expect(202).operation
+    back = a.attach("v", spec)
+    assert (back["device"], back["identity"]) == (doc["device"], doc["identity"])
+    assert [m.type for m in mounts_at(doc["mount_path"])] == ["xfs"]
+    ended = a.operation(operation)
+    assert ended["state"] == "failed" and ended["error"]["code"] == "detach-cancelled", ended
+    hold.release_all()
+    assert a.detach("v")["evidence"]["exclusive_open"] is True
+
+
 def test_a_mount_over_ours_is_not_touched(agent, image, tmp):
     """An operator's mount covers ours: it is a holder, waited for, and never unmounted by us."""
     a = agent()
@@ -199,5 +293,5 @@ def test_holders_of_an_attached_volume(agent, image, hold):
     assert a.holders("v")["holders"] == []
     holder = hold.open_file(doc)
     [row] = a.holders("v")["holders"]
-    assert (row["kind"], row["pid"], row["comm"]) == ("open-file", holder.pid, "holder")
+    assert (row["kind"], row["pid"], row["comm"]) == ("open-file", holder.pid, "open-file")
     assert row["path"].endswith("/open-file")

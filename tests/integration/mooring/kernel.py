@@ -65,6 +65,16 @@ def mounts_below(path):
     return [m for m in mounts() if m.point == path or m.point.startswith(path + "/")]
 
 
+def syncfs(path):
+    """syncfs(2): writes one file system out, as sync -f does."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.syncfs(fd) != 0:
+            raise OSError(ctypes.get_errno(), "syncfs", str(path))
+    finally:
+        os.close(fd)
+
+
 # --- block devices ---
 
 def diskseq(node):
@@ -80,7 +90,7 @@ def loop_bound(node):
     try:
         return pathlib.Path("/sys/block", os.path.basename(node), "loop/backing_file").read_text().rstrip("\n")
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENXIO, errno.EIO):
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO):
             return None
         raise
 

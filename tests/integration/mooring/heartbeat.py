@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""While one volume suffers: does the agent answer, and do the others work?"""
+import threading
+import time
+
+from . import kernel
+
+ANSWER_MS = 250
+# An attach and detach of another volume: a mkfs is in it, and two cores are shared with everything else.
+OTHER_VOLUME_MS = 3000
+
+
+class Heartbeat:
+    """Asks /livez and attaches, syncs and detaches another volume, all the time; keeps how long each took."""
+
+    def __init__(self, a, image):
+        self.a = a
+        self.spec = a.file_spec(image, fs="ext4")
+        self.livez, self.cycles, self.problems = [], [], []
+        self.stopped = threading.Event()
+        self.threads = [threading.Thread(target=self._guard, args=(step,)) for step in (self._live, self._cycle)]
+
+    def _guard(self, step):
+        while not self.stopped.is_set():
+            try:
+                step()
+            except Exception as error:  # a thread has nobody else to tell
+                self.problems.append(repr(error))
+                return
+
+    def _live(self):
+        self.livez.append(self.a.request("GET", "/livez", timeout=5).expect(200).ms)
+        self.livez.append(self.a.request("GET", "/volumes", timeout=5).expect(200).ms)
+        time.sleep(0.02)
+
+    def _cycle(self):
+        started = time.monotonic()
+        document = self.a.put("other", self.spec, timeout=20).expect(200, 201).json
+        kernel.syncfs(document["mount_path"])
+        self.a.delete("other", timeout=20).expect(200)
+        self.cycles.append((time.monotonic() - started) * 1000)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind, value, trace):
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join(60)
+        if kind is None:
+            assert self.problems == []
+            assert len(self.livez) > 20 and len(self.cycles) > 2, (len(self.livez), len(self.cycles))
+            assert max(self.livez) < ANSWER_MS, f"an answer took {max(self.livez):.0f} ms"
+            assert max(self.cycles) < OTHER_VOLUME_MS, f"another volume took {max(self.cycles):.0f} ms"
+            print(f"{len(self.livez)} answers, max {max(self.livez):.0f} ms; "
+                  f"{len(self.cycles)} cycles of another volume, max {max(self.cycles):.0f} ms")
