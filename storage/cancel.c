@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * PUT while a detach of the same spec waits: the detach ends as cancelled, and an attach
- * that finds the device mapped brings the volume back. Once the unmap is at the worker
- * its answer is waited for: gone, then attach afresh; put off by the kernel, then it is
- * taken back.
+ * PUT while a detach (or the undo of an attach) of the same spec waits: the detach ends
+ * as cancelled, and an attach that finds the device mapped brings the volume back. Once
+ * the unmap is at the worker its answer is waited for: gone, then attach afresh; put off
+ * by the kernel, then it is taken back.
  */
 #include <errno.h>
 

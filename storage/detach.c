@@ -295,9 +295,10 @@ void mr_detach_cancel(struct mr_operation *op)
 {
     if (op->ending || op->ended || mr_detach_is_unmapping(op))
         return;
-    (void)mr_fail(&op->error, MR_E_DETACH_CANCELLED, 0,
-                  "a PUT of the same spec cancelled the detach of volume '%s'",
-                  op->volume->id);
+    if (!op->undoing) /* an undo keeps its reason */
+        (void)mr_fail(&op->error, MR_E_DETACH_CANCELLED, 0,
+                      "a PUT of the same spec cancelled the detach of volume '%s'",
+                      op->volume->id);
     op->error.residue = MR_RESIDUE_POSSIBLE;
     mr_operation_end(op, -1, MR_STATE_FAILED, "detach_cancelled");
 }

@@ -288,11 +288,11 @@ static int join_attach(struct mr_volume *volume, struct mr_spec *spec,
         rc = refuse_wedged(volume, err);
     else if (op->recovering)
         rc = mr_refuse_recovering(err);
-    else if (op->undoing)
+    else if (op->undoing && !op->known_held) /* a moment, then it is as it was */
         rc = mr_refuse_pending(volume, err);
     else if (!mr_spec_equal(volume->spec, spec))
         rc = refuse_other_spec(volume, err);
-    else if (op->goal == MR_GOAL_ATTACHED)
+    else if (op->goal == MR_GOAL_ATTACHED && !op->undoing)
         *ret_op = op;
     else if (mr_cancel_detach(volume, spec, ret_op, err) == 0)
         return 0;

@@ -165,6 +165,30 @@ static void test_put_of_another_spec_does_not_cancel(void **state)
     assert_int_equal(mr_operation_ended(op), 0);
 }
 
+static void test_put_while_an_undo_waits_brings_it_back(void **state)
+{
+    struct env *env = *state;
+    struct mr_operation *op;
+    (void)start_held(env, "claim", "[{'result':'busy'}]");
+    script(env, "inspect", ABSENT_NOW);
+    script(env, "mount", "[{'exit':3}]");
+    op = put(env, "v"); /* mends, and dies of it: the start undoes that */
+    run_to_end(env, op);
+    v(env)->state = MR_STATE_ATTACHING;
+    mr_volume_record(v(env), "as after a crash", NULL, NULL, NULL);
+    env_stop(env);
+    env_start(env);
+    run_until(env, held);
+    assert_true(v(env)->op->undoing);
+    env_write(env, "mount", "");
+    (void)asked(env);
+    op = put(env, "v");
+    run_to_end(env, op);
+    assert_int_equal(mr_operation_ended(op), 1);
+    assert_int_equal(v(env)->state, MR_STATE_ATTACHED);
+    assert_null(strstr(asked(env), "unmap"));
+}
+
 static void test_agent_may_stop_between_cancel_and_attach(void **state)
 {
     struct env *env = *state;
@@ -311,6 +335,7 @@ int main(void)
         T(test_put_during_an_unmap_that_is_put_off_takes_it_back),
         T(test_delete_behind_a_queued_put_is_pending),
         T(test_put_of_another_spec_does_not_cancel),
+        T(test_put_while_an_undo_waits_brings_it_back),
         T(test_agent_may_stop_between_cancel_and_attach),
         T(test_forget_leaves_all_mapped_and_lists_an_orphan),
         T(test_orphan_keeps_its_id_and_source),

@@ -9,13 +9,16 @@ SCSI_COMMAND, R2T = 0x01, 0x31
 
 
 class Proxy(threading.Thread):
-    """commands counts SCSI operation codes; once armed, every R2T asks for almost 4 GiB."""
+    """commands counts SCSI operation codes; once armed, every R2T asks for almost 4 GiB. freeze() loses all that is
+    sent from then on; cut() breaks the connections, and there are no new ones."""
 
     def __init__(self, port):
         super().__init__(daemon=True)
         self.port = port
         self.armed = threading.Event()
+        self.frozen = threading.Event()
         self.lies = 0
+        self.pairs = []
         self.commands = collections.Counter()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.portal = "127.0.0.1:%d" % self.listener.getsockname()[1]
@@ -40,13 +43,28 @@ class Proxy(threading.Thread):
                 if lie and self.armed.is_set() and head[0] & 0x3F == R2T:
                     head = head[:40] + struct.pack(">II", 0, 0xFFFFFE00)
                     self.lies += 1
-                sink.sendall(head + self._read(source, length))
+                data = head + self._read(source, length)
+                if not self.frozen.is_set():
+                    sink.sendall(data)
         except OSError:
-            for end in (source, sink):
-                try:
-                    end.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
+            self._break(source, sink)
+
+    @staticmethod
+    def _break(*ends):
+        for end in ends:
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def freeze(self):
+        self.frozen.set()
+
+    def cut(self):
+        self._break(self.listener)
+        self.listener.close()
+        for pair in self.pairs:
+            self._break(*pair)
 
     def run(self):
         while True:
@@ -55,5 +73,6 @@ class Proxy(threading.Thread):
             except OSError:
                 return
             server = socket.create_connection(("127.0.0.1", self.port))
+            self.pairs.append((client, server))
             for pair in ((client, server, False), (server, client, True)):
                 threading.Thread(target=self._copy, args=pair, daemon=True).start()
