@@ -13,9 +13,12 @@
 #include <systemd/sd-daemon.h>
 
 #include "storage/base/cleanup.h"
+#include "storage/base/clock.h"
 #include "storage/base/fd.h"
 #include "storage/base/log.h"
 
+#define STALE_LIMIT_NS (1 * MR_NS_PER_S)
+#define STALE_RETRY_NS (20 * MR_NS_PER_MS)
 #define BACKLOG 511
 
 union address {
@@ -118,18 +121,30 @@ static int check_allowed(const char *text, const union address *address, bool in
         err, rc, "listen on a unix socket, or give --insecure-loopback if you mean it");
 }
 
-/* Removes a socket file that nobody listens on. A live one is left, bind(2) will say so.
- */
+/* Does anybody listen there? */
+static bool is_live(const union address *address, socklen_t size)
+{
+    MR_AUTO_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return fd < 0 || connect(fd, &address->any, size) == 0 || errno != ECONNREFUSED;
+}
+
+/* Removes a socket file that nobody listens on. A live one is left, bind(2) will say so;
+ * but not at once: of an agent that was killed a child on its way to exec(2) may have the
+ * socket for a moment. */
 static void remove_stale(const union address *address, socklen_t size)
 {
     const char *path = address->unix_path.sun_path;
+    int64_t deadline_ns = mr_now_ns() + STALE_LIMIT_NS;
     struct stat st;
 
     if (lstat(path, &st) != 0 || !S_ISSOCK(st.st_mode))
         return;
-    MR_AUTO_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd >= 0 && connect(fd, &address->any, size) != 0 && errno == ECONNREFUSED)
-        (void)unlink(path);
+    while (is_live(address, size)) {
+        if (mr_now_ns() >= deadline_ns)
+            return;
+        mr_sleep_ns(STALE_RETRY_NS);
+    }
+    (void)unlink(path);
 }
 
 static void log_address(int fd)

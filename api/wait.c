@@ -32,6 +32,8 @@ const struct mr_wait_limit mr_wait_limit_action = {
     .text = "the action did not end; it goes on, the volume's history tells its end",
 };
 
+#define ACCEPTED_MAX_NS (10 * MR_NS_PER_S) /* a commit takes milliseconds */
+
 static void suspend(struct mr_request *req, size_t *places, mr_timer_fn fn,
                     int64_t wait_ns)
 {
@@ -111,11 +113,39 @@ static void on_operation_end(void *ctx, struct mr_operation *op)
     resume(req);
 }
 
+static void on_accepted_timeout(void *ctx)
+{
+    struct mr_request *req = ctx;
+    mr_reply_fail(req, MR_E_JOURNAL_UNAVAILABLE,
+                  "operation '%s' runs, but is not in the journal yet: it may be lost "
+                  "with the agent",
+                  req->operation);
+    resume(req);
+}
+
+/* "Accepted" is only said of what survives the agent. */
+static bool await_accepted(struct mr_request *req, struct mr_operation *op)
+{
+    if (!mr_operation_is_accepted(op))
+        req->watch = mr_operation_watch_accepted(op, on_operation_end, req);
+    return req->watch != NULL;
+}
+
 static void on_operation_timeout(void *ctx)
 {
     struct mr_request *req = ctx;
     struct mr_operation *op = mr_engine_find_operation(req->api->engine, req->operation);
 
+    mr_watch_cancel(req->watch);
+    req->watch = NULL;
+    if (op && await_accepted(req, op)) {
+        mr_io_remove(req->hangup); /* it would say the same again and again */
+        req->hangup = NULL;
+        mr_timer_cancel(&req->timer);
+        mr_timer_init(&req->timer, req->api->loop, on_accepted_timeout, req);
+        mr_timer_set(&req->timer, mr_now_ns() + ACCEPTED_MAX_NS);
+        return;
+    }
     if (op)
         req->finish(req, op);
     else
@@ -133,17 +163,21 @@ static void on_operation_hangup(void *ctx, uint32_t events)
 void mr_wait_operation(struct mr_request *req, struct mr_operation *op, int64_t wait_ns,
                        mr_finish_fn finish)
 {
+    size_t *places = &req->api->operation_waits;
+    bool to_the_end = wait_ns > 0 && *places < MR_OPERATION_WAITS_MAX;
+
     (void)snprintf(req->operation, sizeof(req->operation), "%s", mr_operation_id(op));
-    if (mr_operation_ended(op) == 0 && wait_ns > 0 &&
-        req->api->operation_waits < MR_OPERATION_WAITS_MAX)
-        req->watch = mr_operation_watch(op, on_operation_end, req);
-    if (!req->watch) {
-        finish(req, op);
-        return;
-    }
     req->finish = finish;
-    suspend(req, &req->api->operation_waits, on_operation_timeout, wait_ns);
-    watch_hangup(req, EPOLLRDHUP, on_operation_hangup);
+    if (mr_operation_ended(op) == 0 && to_the_end)
+        req->watch = mr_operation_watch(op, on_operation_end, req);
+    if (req->watch) {
+        suspend(req, places, on_operation_timeout, wait_ns);
+        watch_hangup(req, EPOLLRDHUP, on_operation_hangup);
+    } else if (await_accepted(req, op)) {
+        suspend(req, places, on_accepted_timeout, ACCEPTED_MAX_NS);
+    } else {
+        finish(req, op);
+    }
 }
 
 /* --- for an answer --- */

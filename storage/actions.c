@@ -15,6 +15,7 @@
 #define MR_ACT_DEADLINE_NS (30 * MR_NS_PER_S)
 
 struct mr_act {
+    struct mr_act *next; /* of those left behind */
     struct mr_engine *engine;
     struct mr_volume *volume;
     char operation[MR_OPERATION_ID_TEXT];
@@ -23,15 +24,20 @@ struct mr_act {
     struct json_object *results;
     int64_t started_at_ms;
     int64_t ended_at_ms;
+    bool was_accepted;          /* the loss of data, before this action */
     struct mr_pending *pending; /* NULL: the client went away */
     struct mr_worker *worker;
     struct mr_scan_request *scan;
 };
 
-void mr_act_free(struct mr_act *act)
+static void act_free(struct mr_act *act)
 {
-    if (!act)
-        return;
+    for (struct mr_act **at = &act->volume->left_behind; *at; at = &(*at)->next) {
+        if (*at == act) {
+            *at = act->next;
+            break;
+        }
+    }
     mr_worker_end(act->worker);
     mr_scanner_cancel(act->scan);
     mr_journal_forget(act->engine->journal, act);
@@ -42,6 +48,12 @@ void mr_act_free(struct mr_act *act)
     (void)json_object_put(act->request);
     (void)json_object_put(act->results);
     free(act);
+}
+
+void mr_act_stop(struct mr_volume *volume)
+{
+    while (volume->act || volume->left_behind)
+        act_free(volume->act ? volume->act : volume->left_behind);
 }
 
 /* The detach that it was asked for, if that still waits. */
@@ -60,14 +72,8 @@ static void answer(struct mr_act *act, struct json_object *document,
 
     if (pending)
         pending->slot = NULL;
-    mr_act_free(act);
+    act_free(act);
     mr_pending_answer(pending, document, err);
-}
-
-static void set_time(struct json_object *json, const char *key, int64_t wall_ms)
-{
-    char text[MR_TIME_TEXT];
-    mr_json_set_string(json, key, mr_time_text(wall_ms, text));
 }
 
 /* What it did is done, whether or not a scan can tell what remains (remaining NULL). */
@@ -78,8 +84,8 @@ static void answer_done(struct mr_act *act, struct json_object *remaining)
     mr_json_set_string(json, "action", mr_action_name(act->action));
     mr_json_set_string(json, "volume", act->volume->id);
     mr_json_set_string(json, "operation", act->operation);
-    set_time(json, "started_at", act->started_at_ms);
-    set_time(json, "ended_at", act->ended_at_ms);
+    mr_document_set_time(json, "started_at", act->started_at_ms);
+    mr_document_set_time(json, "ended_at", act->ended_at_ms);
     mr_json_set(json, "results", json_object_get(act->results));
     mr_json_set(json, "remaining", remaining);
     answer(act, json, NULL);
@@ -96,17 +102,27 @@ static void on_scanned(void *ctx, struct json_object *rows, bool complete,
     (void)err;
     act->scan = NULL;
     if (rows) {
-        mr_holders_update(volume, rows, known_held);
+        mr_holders_update(volume, rows, complete, known_held);
         remaining = mr_holders_document(volume, complete, known_held);
     }
     answer_done(act, remaining);
 }
 
-static void failed(struct mr_act *act, const struct mr_err *err)
+static void record_failure(struct mr_act *act, const struct mr_err *err)
 {
     MR_AUTO_JSON struct json_object *detail = mr_err_to_json(err);
     mr_json_set_string(detail, "action", mr_action_name(act->action));
     mr_volume_record(act->volume, "action_failed", detail, NULL, NULL);
+}
+
+/* Nothing was done. */
+static void failed(struct mr_act *act, const struct mr_err *err)
+{
+    struct mr_operation *op = still_waiting(act);
+
+    if (op && mr_action_loses_data(act->action))
+        op->accept_data_loss = act->was_accepted;
+    record_failure(act, err);
     answer(act, NULL, err);
 }
 
@@ -132,12 +148,17 @@ static void on_reply(void *ctx, bool ok, struct json_object *message,
     struct mr_act *act = ctx;
     struct json_object *results = mr_json_get(message, "results");
     struct mr_operation *op = still_waiting(act);
+    bool late = act->volume->act != act;
 
     mr_worker_end(act->worker);
     act->worker = NULL;
     if (op) {
         op->backoff_ns = 0;
         mr_detach_look_again(op);
+    }
+    if (late) {
+        act_free(act); /* the answer was given, the end of the hold will show */
+        return;
     }
     if (!ok || !json_object_is_type(results, json_type_array)) {
         failed(act, err);
@@ -156,15 +177,21 @@ static void on_reply(void *ctx, bool ok, struct json_object *message,
         answer_done(act, NULL);
 }
 
-static void on_event(void *ctx, struct json_object *message)
+/* It may still act when it comes back: until then no PUT brings the volume back, but
+ * other actions may help it. */
+static void leave_behind(struct mr_act *act)
 {
-    (void)ctx;
-    (void)message;
+    struct mr_volume *volume = act->volume;
+
+    volume->act = NULL;
+    act->next = volume->left_behind;
+    volume->left_behind = act;
 }
 
 static void on_overdue(void *ctx)
 {
     struct mr_act *act = ctx;
+    struct mr_pending *pending = mr_take_ptr(act->pending);
     struct mr_err err;
     char stack[256];
 
@@ -174,22 +201,48 @@ static void on_overdue(void *ctx)
     (void)mr_err_remedy(&err, 0,
                         "it is left behind; with a device that does not answer, "
                         "cut-transport makes it fail instead");
-    failed(act, &err);
+    record_failure(act, &err);
+    leave_behind(act);
+    if (pending)
+        pending->slot = NULL;
+    mr_pending_answer(pending, NULL, &err);
 }
 
 static void on_died(void *ctx, const struct mr_err *err)
 {
     struct mr_act *act = ctx;
     act->worker = NULL; /* freed by its table */
-    failed(act, err);
+    if (act->volume->act == act)
+        failed(act, err);
+    else
+        act_free(act);
 }
 
 static const struct mr_worker_events act_events = {
-    .event = on_event,
     .reply = on_reply,
     .overdue = on_overdue,
     .died = on_died,
 };
+
+/* Mounts of other volumes that a listed row may be about. */
+static struct json_object *other_mounts(const struct mr_act *act)
+{
+    const struct mr_engine *engine = act->engine;
+    struct json_object *rows = mr_json_get(act->request, "holders");
+    struct json_object *records = json_object_new_array();
+
+    for (size_t i = 0; i < json_object_array_length(rows); i++) {
+        const char *path = mr_json_get_string(json_object_array_get_idx(rows, i), "path");
+        for (size_t v = 0; path && v < engine->volume_count; v++) {
+            const struct mr_volume *other = engine->volumes[v];
+            if (other != act->volume && other->mount.mount.id != 0 &&
+                mr_mount_record_is_at(&other->mount, path))
+                (void)json_object_array_add(records,
+                                            mr_mount_record_to_json(&other->mount));
+        }
+    }
+    return records;
+}
 
 static struct json_object *new_command(const struct mr_act *act, struct mr_operation *op)
 {
@@ -203,9 +256,10 @@ static struct json_object *new_command(const struct mr_act *act, struct mr_opera
     mr_json_set_string(command, "fs_type", volume->spec->fs_type);
     mr_json_set_bool(command, "read_only", volume->spec->read_only);
     mr_json_set(command, "mount",
-                op->mounted && volume->mount.mount.id != 0
-                    ? mr_mount_record_to_json(&volume->mount)
-                    : NULL);
+                mr_holders_own_mount(volume) ? mr_mount_record_to_json(&volume->mount)
+                                             : NULL);
+    mr_json_set_string(command, "mount_path", volume->spec->mount_path);
+    mr_json_set(command, "spare", other_mounts(act));
     return command;
 }
 
@@ -227,13 +281,14 @@ static void on_durable(void *ctx, int rc, const struct mr_err *err)
         failed(act, &why);
         return;
     }
-    if (mr_action_loses_data(act->action))
-        op->accept_data_loss = true;
+    act->was_accepted = op->accept_data_loss;
     if (mr_worker_start(act->engine->workers, NULL, deadline_ns, &act_events, act,
                         &act->worker, &why) < 0) {
         failed(act, &why);
         return;
     }
+    if (mr_action_loses_data(act->action))
+        op->accept_data_loss = true;
     mr_worker_command(act->worker, new_command(act, op), deadline_ns);
 }
 
@@ -275,6 +330,19 @@ static int check_row(struct json_object *row, const char *id, enum mr_action act
     return mr_err_remedy(err, rc, "%s", mr_holder_remedy(kind));
 }
 
+/* What the worker checks, and what the journal is to tell. */
+static struct json_object *essentials(struct json_object *row)
+{
+    static const char *const keys[] = {"id",   "kind",     "pid",      "start_time",
+                                       "tid",  "mount_ns", "mount_id", "path",
+                                       "comm", "device"};
+    struct json_object *json = json_object_new_object();
+
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+        mr_json_set(json, keys[i], json_object_get(mr_json_get(row, keys[i])));
+    return json;
+}
+
 /* The listed rows as they are now. New reference, or NULL and err. */
 static struct json_object *chosen_rows(const struct mr_volume *volume,
                                        const struct mr_action_request *request,
@@ -291,7 +359,7 @@ static struct json_object *chosen_rows(const struct mr_volume *volume,
             (void)json_object_put(rows);
             return NULL;
         }
-        (void)json_object_array_add(rows, json_object_get(row));
+        (void)json_object_array_add(rows, essentials(row));
     }
     return rows;
 }
@@ -310,6 +378,9 @@ static int check_volume(struct mr_engine *engine, struct mr_volume *volume,
                          "volume '%s' is not being detached; nothing was done", id);
         return mr_err_remedy(err, rc, "DELETE it first: only a detach may end a hold");
     }
+    /* With a PUT behind it this detach is as good as over, unless it hangs. */
+    if (op->then && !volume->wedged)
+        return mr_refuse_pending(volume, err);
     if (volume->act) {
         int rc = mr_fail(err, MR_E_OPERATION_PENDING, 0,
                          "%s runs on the holders of volume '%s'",

@@ -80,7 +80,8 @@ static void inspected(struct mr_operation *op, struct json_object *message)
         verified(op, mr_json_get_bool(message, "on_top", false));
         return;
     }
-    op->expected = *identity;
+    if (op->expected.diskseq == 0) /* else an earlier agent has seen it */
+        op->expected = *identity;
     volume->mount.mount.id = 0;
     if (!op->mapped)
         mr_volume_clear_identity(volume);

@@ -1,49 +1,103 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * PUT while a detach (or the undo of an attach) of the same spec waits: the detach ends
- * as cancelled, and an attach that finds the device mapped brings the volume back. Once
- * the unmap is at the worker its answer is waited for: gone, then attach afresh; put off
- * by the kernel, then it is taken back.
+ * A waiting detach, or the waiting undo of an attach, that another request calls off. It
+ * ends as cancelled; what was asked then starts and looks at what is there: an attach
+ * finds the device mapped and brings the volume back. Once the unmap is at the worker its
+ * answer is awaited: gone, then attach afresh; put off by the kernel, then it is taken
+ * back.
  */
 #include <errno.h>
 
 #include "storage/engine_internal.h"
 
-int mr_cancel_detach(struct mr_volume *volume, struct mr_spec *spec,
-                     struct mr_operation **ret_op, struct mr_err *err)
+static int then_start(struct mr_volume *volume, enum mr_goal goal,
+                      struct mr_operation **ret_op, struct mr_err *err)
 {
     struct mr_operation *op = volume->op;
 
-    if (!op->then) {
-        struct mr_operation *then = mr_request_operation(volume, MR_GOAL_ATTACHED, err);
-        if (!then)
-            return -ENOMEM;
-        then->prior_state = MR_STATE_FAILED;
-        op->then = then;
+    if (volume->act || volume->left_behind) {
+        int rc = mr_fail(err, MR_E_OPERATION_PENDING, 0,
+                         "an action on the holders of volume '%s' may still be at work",
+                         volume->id);
+        return mr_err_remedy(err, rc, "try again when it has ended");
     }
+    if (op->then && op->then->goal != goal)
+        return mr_refuse_pending(volume, err);
+    if (!op->then) {
+        op->then = mr_request_operation(volume, goal, err);
+        if (!op->then)
+            return -ENOMEM;
+        op->then->prior_state = MR_STATE_ATTACHING;
+    }
+    *ret_op = op->then;
+    return 0;
+}
+
+int mr_cancel_for_attach(struct mr_volume *volume, struct mr_spec *spec,
+                         struct mr_operation **ret_op, struct mr_err *err)
+{
+    struct mr_operation *op = volume->op;
+
+    int rc = then_start(volume, MR_GOAL_ATTACHED, ret_op, err);
+    if (rc < 0)
+        return rc;
     mr_spec_free(op->then_spec); /* the secrets may be new */
     op->then_spec = spec;
-    *ret_op = op->then;
     mr_detach_cancel(op);
     return 0;
 }
 
-void mr_cancel_go_on(struct mr_operation *op)
+int mr_cancel_for_detach(struct mr_volume *volume, bool accept_data_loss,
+                         struct mr_operation **ret_op, struct mr_err *err)
 {
-    struct mr_volume *volume = op->volume;
-    struct mr_operation *then = op->then;
-    struct mr_spec *spec = op->then_spec;
+    int rc = then_start(volume, MR_GOAL_ABSENT, ret_op, err);
+    if (rc < 0)
+        return rc;
+    (*ret_op)->accept_data_loss |= accept_data_loss;
+    mr_detach_cancel(volume->op);
+    return 0;
+}
+
+static void start_detach(struct mr_volume *volume, struct mr_operation *then)
+{
+    if (!mr_volume_has_residue(volume)) { /* the undo was faster */
+        volume->op = then;
+        mr_detach_finish(then);
+        return;
+    }
+    mr_volume_set_state(volume, MR_STATE_DETACHING);
+    mr_operation_start(then, mr_plan(MR_STATE_FAILED, MR_GOAL_ABSENT), "detach_intent");
+}
+
+static void start_attach(struct mr_volume *volume, struct mr_operation *then,
+                         struct mr_spec *spec)
+{
     struct mr_err err;
 
-    op->then = NULL;
-    op->then_spec = NULL;
-    if (!then)
-        return;
     if (mr_volume_has_residue(volume)) {
         mr_spec_free(volume->spec);
         volume->spec = spec;
         mr_operation_start(then, mr_plan(MR_STATE_FAILED, MR_GOAL_ATTACHED), NULL);
     } else if (mr_request_attach_fresh(volume, then, spec, &err) < 0) {
         mr_request_failed(volume, then, &err);
+    }
+}
+
+void mr_cancel_go_on(struct mr_operation *op)
+{
+    struct mr_operation *then = op->then;
+    struct mr_spec *spec = op->then_spec;
+
+    op->then = NULL;
+    op->then_spec = NULL;
+    if (!then)
+        return;
+    if (op->volume->forgotten) {
+        mr_spec_free(spec);
+        mr_request_failed(op->volume, then, &op->error);
+    } else if (then->goal == MR_GOAL_ABSENT) {
+        start_detach(op->volume, then);
+    } else {
+        start_attach(op->volume, then, spec);
     }
 }

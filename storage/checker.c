@@ -36,6 +36,8 @@ struct mr_checker {
     struct mr_io *udev_io;
     struct mr_timer coalesce;
     int64_t mounts_told_ns;
+    struct mr_timer copies;
+    int64_t copies_told_ns;
     int early[MR_CHECKER_EARLY]; /* fired, but not reported yet; ring, -1 = free */
     unsigned early_next;
 };
@@ -85,7 +87,15 @@ int mr_checker_inotify_fd(const struct mr_checker *checker)
     return checker->inotify_fd;
 }
 
-/* Which mount it was does not matter: only a claim tells whether that was the last. */
+static void tell_copies(void *ctx)
+{
+    struct mr_checker *checker = ctx;
+    checker->copies_told_ns = mr_now_ns();
+    checker->events->copies_changed(checker->ctx);
+}
+
+/* Which mount it was does not matter: only a claim tells whether that was the last. The
+ * first one is told at once, a storm of them coalesced. */
 static void on_fanotify(void *ctx, uint32_t events)
 {
     struct mr_checker *checker = ctx;
@@ -95,7 +105,8 @@ static void on_fanotify(void *ctx, uint32_t events)
     for (int i = 0; i < MR_CHECKER_READS; i++) /* the rest wakes us again */
         if (read(checker->fanotify_fd, buf, sizeof(buf)) <= 0)
             break;
-    checker->events->copies_changed(checker->ctx);
+    if (checker->copies.heap_index == 0)
+        mr_timer_set(&checker->copies, checker->copies_told_ns + MR_CHECKER_COALESCE_NS);
 }
 
 int mr_checker_fanotify_fd(const struct mr_checker *checker)
@@ -194,6 +205,7 @@ int mr_checker_new(struct mr_loop *loop, const struct mr_checker_events *events,
     for (unsigned i = 0; i < MR_CHECKER_EARLY; i++)
         checker->early[i] = -1;
     mr_timer_init(&checker->coalesce, loop, tell_mounts, checker);
+    mr_timer_init(&checker->copies, loop, tell_copies, checker);
     checker->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     checker->mountinfo_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
     int rc = 0;
@@ -221,6 +233,7 @@ void mr_checker_free(struct mr_checker *checker)
     if (!checker)
         return;
     mr_timer_cancel(&checker->coalesce);
+    mr_timer_cancel(&checker->copies);
     mr_io_remove(checker->inotify_io);
     mr_io_remove(checker->fanotify_io);
     mr_io_remove(checker->mountinfo_io);

@@ -102,6 +102,7 @@ static void begin_unmount(struct mr_operation *op)
     }
     struct json_object *command = mr_operation_new_command(op, "unmount");
     mr_json_set(command, "mount", mr_mount_record_to_json(&volume->mount));
+    op->accept_asked = op->accept_data_loss;
     mr_json_set_bool(command, "accept_data_loss", op->accept_data_loss || op->undoing);
     mr_json_set_bool(command, "sync", !op->undoing);
     mr_json_set_bool(command, "arm", op->wd < 0);
@@ -130,7 +131,10 @@ static void unmount_failed(struct mr_operation *op, const struct mr_err *err)
     /* The kernel tells a lost write once: from here on only the journal knows. */
     if (err->code == MR_E_DATA_NOT_WRITTEN)
         op->volume->data_not_written = true;
-    mr_operation_fail(op, err);
+    if (err->code == MR_E_DATA_NOT_WRITTEN && op->accept_data_loss && !op->accept_asked)
+        mr_operation_retry_in(op, 0); /* accepted while the worker was at it */
+    else
+        mr_operation_fail(op, err);
 }
 
 void mr_detach_armed(struct mr_operation *op, int wd)
@@ -144,6 +148,8 @@ void mr_detach_armed(struct mr_operation *op, int wd)
 
 static void begin_drain(struct mr_operation *op)
 {
+    if (op->gate)
+        return; /* claimed already */
     if (!op->mapped) {
         mr_operation_advance(op);
         return;
@@ -166,6 +172,7 @@ static void on_gate(void *ctx, struct json_object *rows, bool complete,
     (void)err; /* no rows: not known to be free */
     op->gate = NULL;
     if (rows && complete && json_object_array_length(rows) == 0) {
+        (void)json_object_put(op->evidence);
         op->evidence = json_object_new_object();
         mr_json_set_int(op->evidence, "openers", 0);
         mr_json_set_int(op->evidence, "stacked_loops", 0);
@@ -176,13 +183,15 @@ static void on_gate(void *ctx, struct json_object *rows, bool complete,
     }
     wait_held(op, MR_GATE_MIN_NS, MR_GATE_MAX_NS);
     if (rows)
-        mr_holders_update(op->volume, rows, true);
+        mr_holders_update(op->volume, rows, complete, true);
 }
 
 static void begin_gate(struct mr_operation *op)
 {
-    op->gate = mr_scanner_request(op->engine->scanner, mr_holders_target(op->volume),
-                                  on_gate, op);
+    struct json_object *target = mr_holders_target(op->volume);
+
+    mr_json_set_bool(target, "held", false); /* candidates hold nothing for sure */
+    op->gate = mr_scanner_request(op->engine->scanner, target, on_gate, op);
     if (!op->gate)
         wait_held(op, MR_GATE_MIN_NS, MR_GATE_MAX_NS);
 }
@@ -218,7 +227,7 @@ void mr_detach_unmounted(struct mr_operation *op)
     op->wd = -1; /* the kernel removed it */
     op->dying = true;
     op->settle = true;
-    if (op->step == MR_STEP_DRAIN && op->worker && op->ready && !op->busy &&
+    if (op->step == MR_STEP_DRAIN && op->worker && op->ready && !op->busy && !op->gate &&
         !op->unmap_asked) {
         mr_operation_retry_in(op, 0);
     }
@@ -280,27 +289,31 @@ static void unmap_answered(struct mr_operation *op, struct json_object *message)
         op->backoff_ns = 0;
     op->unmap_asked = true;
     op->step = MR_STEP_DRAIN;
-    if (op->then)
-        mr_detach_cancel(op);
-    else
-        wait_held(op, MR_GONE_MIN_NS, MR_DRAIN_MAX_NS);
+    wait_held(op, MR_GONE_MIN_NS, MR_DRAIN_MAX_NS);
 }
 
-bool mr_detach_is_unmapping(const struct mr_operation *op)
+bool mr_detach_must_answer(const struct mr_operation *op)
 {
-    return op->step == MR_STEP_CLAIM || op->step == MR_STEP_UNMAP;
+    return !op->ready || op->step == MR_STEP_CLAIM || op->step == MR_STEP_UNMAP ||
+           (op->step == MR_STEP_UNMOUNT && op->busy);
 }
 
 void mr_detach_cancel(struct mr_operation *op)
 {
-    if (op->ending || op->ended || mr_detach_is_unmapping(op))
+    if (op->ending || op->ended || mr_detach_must_answer(op))
         return;
     if (!op->undoing) /* an undo keeps its reason */
         (void)mr_fail(&op->error, MR_E_DETACH_CANCELLED, 0,
                       "a PUT of the same spec cancelled the detach of volume '%s'",
                       op->volume->id);
     op->error.residue = MR_RESIDUE_POSSIBLE;
-    mr_operation_end(op, -1, MR_STATE_FAILED, "detach_cancelled");
+    if (op->then->goal == MR_GOAL_ATTACHED) {
+        /* One record: after a crash in between the start goes on with the attach. */
+        mr_operation_end(op, -1, MR_STATE_ATTACHING, "cancelled");
+        return;
+    }
+    mr_volume_set_error(op->volume, &op->error);
+    mr_operation_end(op, -1, MR_STATE_FAILED, "cancelled");
 }
 
 void mr_detach_look_again(struct mr_operation *op)
@@ -311,12 +324,6 @@ void mr_detach_look_again(struct mr_operation *op)
 }
 
 /* --- the end --- */
-
-static void set_time(struct json_object *json, const char *key, int64_t wall_ms)
-{
-    char text[MR_TIME_TEXT];
-    mr_json_set_string(json, key, wall_ms > 0 ? mr_time_text(wall_ms, text) : NULL);
-}
 
 static struct json_object *evidence(struct mr_operation *op)
 {
@@ -343,9 +350,9 @@ static struct json_object *proof(struct mr_operation *op)
 
     mr_json_set_string(json, "volume", volume->id);
     mr_json_set_string(json, "operation", op->id);
-    set_time(json, "unmounted_at", volume->unmounted_at_ms);
-    set_time(json, "released_at", op->released_at_ms);
-    set_time(json, "unmapped_at", op->released_at_ms > 0 ? mr_wall_ms() : 0);
+    mr_document_set_time(json, "unmounted_at", volume->unmounted_at_ms);
+    mr_document_set_time(json, "released_at", op->released_at_ms);
+    mr_document_set_time(json, "unmapped_at", op->released_at_ms > 0 ? mr_wall_ms() : 0);
     if (both)
         mr_json_set_int(json, "held_ms", op->released_at_ms - volume->unmounted_at_ms);
     else
@@ -416,4 +423,6 @@ void mr_detach_reply(struct mr_operation *op, bool ok, struct json_object *messa
         unmount_failed(op, err);
     else
         mr_operation_fail(op, err);
+    if (op->then)
+        mr_detach_cancel(op);
 }

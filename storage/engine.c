@@ -18,6 +18,9 @@
 
 /* --- tables --- */
 
+#define LOCK_TRIES 50 /* of the directories, at the start */
+#define LOCK_RETRY_NS (20 * MR_NS_PER_MS)
+
 static size_t lower_bound(const struct mr_engine *engine, const char *id)
 {
     size_t low = 0;
@@ -82,20 +85,35 @@ void mr_engine_keep_operation(struct mr_engine *engine, struct mr_operation *op)
     engine->operations = op;
 }
 
-void mr_engine_trim_operations(struct mr_engine *engine)
+static struct mr_operation **first_ended(struct mr_engine *engine)
 {
+    struct mr_operation **first = NULL;
+    for (struct mr_operation **at = &engine->operations; *at; at = &(*at)->next)
+        if ((*at)->ended && !(*at)->watches &&
+            (!first || (*at)->ended_at_ms <= (*first)->ended_at_ms))
+            first = at;
+    return first;
+}
+
+static void trim(void *ctx)
+{
+    struct mr_engine *engine = ctx;
     while (engine->ended_count > MR_OPERATIONS_KEPT) {
-        struct mr_operation **oldest = NULL;
-        for (struct mr_operation **at = &engine->operations; *at; at = &(*at)->next)
-            if ((*at)->ended && !(*at)->watches)
-                oldest = at;
-        if (!oldest)
+        struct mr_operation **first = first_ended(engine);
+        if (!first)
             return;
-        struct mr_operation *op = *oldest;
-        *oldest = op->next;
+        struct mr_operation *op = *first;
+        *first = op->next;
         engine->ended_count--;
         mr_operation_free(op);
     }
+}
+
+/* From the loop: the one that ends now is still in use by who ended it. */
+void mr_engine_trim_operations(struct mr_engine *engine)
+{
+    if (engine->ended_count > MR_OPERATIONS_KEPT)
+        mr_timer_set(&engine->trim, 0);
 }
 
 struct mr_operation *mr_engine_find_operation(struct mr_engine *engine, const char *op_id)
@@ -193,9 +211,15 @@ static int lock_dir(const char *path, int *ret_fd, struct mr_err *err)
     MR_AUTO_CLOSE int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return mr_fail(err, MR_E_INTERNAL, errno, "open directory '%s'", path);
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    /* Of an agent that was killed a child on its way to exec(2) may have it for a moment.
+     */
+    for (int left = LOCK_TRIES; flock(fd, LOCK_EX | LOCK_NB) != 0; left--) {
         if (errno != EWOULDBLOCK)
             return mr_fail(err, MR_E_INTERNAL, errno, "lock directory '%s'", path);
+        if (left > 0) {
+            mr_sleep_ns(LOCK_RETRY_NS);
+            continue;
+        }
         rc = mr_fail(err, MR_E_INTERNAL, EBUSY, "another agent uses '%s'", path);
         return mr_err_remedy(err, rc, "stop it, or use another directory");
     }
@@ -243,6 +267,7 @@ int mr_engine_new(struct mr_loop *loop, const struct mr_config *config,
         return mr_fail(err, MR_E_INTERNAL, ENOMEM, "create the engine");
     engine->loop = loop;
     engine->config = config;
+    mr_timer_init(&engine->trim, loop, trim, engine);
     engine->state_lock = -1;
     engine->runtime_lock = -1;
     int rc = open_parts(engine, err);
@@ -260,9 +285,10 @@ void mr_engine_free(struct mr_engine *engine)
 {
     if (!engine)
         return;
+    mr_timer_cancel(&engine->trim);
     mr_pending_stop(engine);
     for (size_t i = 0; i < engine->volume_count; i++)
-        mr_act_free(engine->volumes[i]->act);
+        mr_act_stop(engine->volumes[i]);
     for (size_t i = 0; i < engine->volume_count; i++) {
         struct mr_operation *op = engine->volumes[i]->op;
         if (op && op->recovering)

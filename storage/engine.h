@@ -85,6 +85,12 @@ const struct mr_err *mr_operation_error(const struct mr_operation *op);
 typedef void (*mr_operation_fn)(void *ctx, struct mr_operation *op);
 struct mr_watch *mr_operation_watch(struct mr_operation *op, mr_operation_fn fn,
                                     void *ctx);
+/* The same, but fn is called as soon as the operation is in the journal (it survives the
+ * agent from then on), or has ended. Until then nobody may be told that it was accepted.
+ */
+struct mr_watch *mr_operation_watch_accepted(struct mr_operation *op, mr_operation_fn fn,
+                                             void *ctx);
+bool mr_operation_is_accepted(const struct mr_operation *op);
 /* The caller lost interest; fn is not called. */
 void mr_watch_cancel(struct mr_watch *watch);
 

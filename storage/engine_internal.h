@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The engine's own structures, shared by its files: engine.c (calls of the API, events),
- * volume.c (documents and durable rows), operation.c (runs a plan), attach.c and detach.c
- * (the steps), reconcile.c (start). Core thread only.
+ * The engine's own structures, shared by its files: requests.c (PUT and DELETE), runner.c
+ * (runs a plan) with attach.c, content.c and detach.c (its steps), holders.c and its
+ * helpers examine.c and exits.c (who is in the way), actions.c, cancel.c, orphans.c (what
+ * a caller can do about it), reconcile.c (start). Core thread only.
  */
 #ifndef MR_STORAGE_ENGINE_INTERNAL_H
 #define MR_STORAGE_ENGINE_INTERNAL_H
@@ -34,7 +35,8 @@ struct mr_engine {
     struct mr_operation *operations; /* newest first */
     size_t ended_count;
     struct mr_pending *pendings;
-    unsigned held;       /* detaches that wait for holders now */
+    unsigned held; /* detaches that wait for holders now */
+    struct mr_timer trim;
     size_t recover_next; /* index into volumes of the next one to recover */
     unsigned recovering; /* volumes being compared with the kernel now */
 };
@@ -74,6 +76,7 @@ struct mr_volume {
     struct mr_err wedged_why;      /* with wedged */
     struct json_object *forgotten; /* an orphan: {reason, at_ms, by}; else NULL */
     struct mr_act *act;            /* the action that runs on its holders, or NULL */
+    struct mr_act *left_behind;    /* actions whose workers hang: they may still act */
     struct json_object
         *unfinished; /* the row as loaded, until the start has dealt with it */
 };
@@ -102,6 +105,7 @@ struct mr_exit {
 struct mr_watch {
     struct mr_operation *op;
     struct mr_watch *next;
+    bool accepted; /* called as soon as the operation is in the journal */
     mr_operation_fn fn;
     void *ctx;
 };
@@ -142,6 +146,7 @@ struct mr_operation {
     bool resumed;    /* was running when the agent ended */
     bool ready;      /* the worker has the lock */
     bool durable;    /* the intent is in the journal */
+    bool journalled; /* anything of it is: it survives the agent */
     bool busy;       /* a command is at the worker */
     struct mr_worker *worker;
     int64_t restart_ns; /* back-off of new workers after one died */
@@ -153,17 +158,19 @@ struct mr_operation {
     int64_t scan_after_ns;
     int wd; /* IN_UNMOUNT watch, -1 = none */
     bool accept_data_loss;
-    bool known_held; /* the last look at the device or mount said busy */
-    bool mapped;     /* facts read back from the kernel by inspect */
+    bool accept_asked; /* the same, as the worker was told */
+    bool known_held;   /* the last look at the device or mount said busy */
+    bool mapped;       /* facts read back from the kernel by inspect */
     bool mounted;
-    bool unmap_asked;          /* the device is on its way out: wait for it to be gone */
-    bool dying;                /* IN_UNMOUNT was seen: the file system goes for good */
-    bool settle;               /* the same: the next claim may wait */
-    bool settle_asked;         /* the claim at the worker does */
-    int64_t released_at_ms;    /* when the claim was granted */
-    struct mr_operation *then; /* an attach that starts when this detach has ended */
-    struct mr_spec *then_spec;
-    bool watching;                /* counted in mr_engine.held */
+    bool unmap_asked;           /* the device is on its way out: wait for it to be gone */
+    bool dying;                 /* IN_UNMOUNT was seen: the file system goes for good */
+    bool settle;                /* the same: the next claim may wait */
+    bool settle_asked;          /* the claim at the worker does */
+    int64_t released_at_ms;     /* when the claim was granted */
+    struct mr_operation *then;  /* what starts when this one has ended */
+    struct mr_spec *then_spec;  /* when that is an attach */
+    struct json_object *forget; /* what the volume's `forgotten` becomes with the end */
+    bool watching;              /* counted in mr_engine.held */
     struct mr_scan_request *gate; /* may an immediate unmap go ahead? */
     struct mr_worker *examiner;
     int64_t examine_at_ns; /* not before; 0: never examined */
@@ -175,6 +182,8 @@ struct mr_operation {
 };
 
 /* --- volume.c --- */
+/* RFC 3339 text, or null for 0. */
+void mr_document_set_time(struct json_object *json, const char *key, int64_t wall_ms);
 struct mr_volume *mr_volume_new(struct mr_engine *engine, const char *id);
 void mr_volume_free(struct mr_volume *volume);
 /* The document changed. */
@@ -201,9 +210,10 @@ int mr_volume_from_row(struct mr_volume *volume, struct json_object *row,
 struct mr_operation *mr_operation_new(struct mr_engine *engine, struct mr_volume *volume,
                                       enum mr_goal goal, const char *id);
 void mr_operation_free(struct mr_operation *op);
-/* Timer callback: tells all watches of the end (or, when it has not ended, that the agent
- * stops). */
-void mr_operation_tell(void *ctx);
+/* Tells all watches of the end (or, when it has not ended, that the agent stops). */
+void mr_operation_tell(struct mr_operation *op);
+/* A record of it is durable: tells those who wait for that. */
+void mr_operation_accepted(struct mr_operation *op);
 struct json_object *mr_operation_to_row(const struct mr_operation *op);
 struct mr_operation *mr_operation_from_row(struct mr_engine *engine, const char *id,
                                            struct json_object *row);
@@ -278,17 +288,22 @@ void mr_detach_finish(struct mr_operation *op);
 void mr_detach_unmounted(struct mr_operation *op);
 void mr_detach_look_again(struct mr_operation *op);
 
-/* The plan is ended by a PUT of the same spec (op->then is set): at once, or as soon as
- * the answer of an unmap that is under way tells what became of the device. */
+/* The plan is ended by another request (op->then is set): at once, or as soon as the
+ * answer of what is under way tells what became of mount and device. */
 void mr_detach_cancel(struct mr_operation *op);
-/* Is the unmap being recorded, or at the worker? */
-bool mr_detach_is_unmapping(const struct mr_operation *op);
+/* Is something under way whose answer must not be lost: an umount (the kernel tells a
+ * lost write once) or an unmap? Also before the worker has the lock. */
+bool mr_detach_must_answer(const struct mr_operation *op);
 
 /* --- holders.c --- */
-/* Keeps first_seen of rows known before, notes who came and who left, makes `unowned`
- * when held and nobody was found. */
-void mr_holders_update(struct mr_volume *volume, struct json_object *rows,
+/* Keeps first_seen of rows known before, notes who came and, if the look was complete,
+ * who left; makes `unowned` when held and nobody was found. */
+void mr_holders_update(struct mr_volume *volume, struct json_object *rows, bool complete,
                        bool known_held);
+/* This process has ended: what it held itself, it holds no more. */
+void mr_holders_exited(struct mr_operation *op, pid_t pid, int64_t start_time);
+/* As far as we know, is our own mount there? */
+bool mr_holders_own_mount(const struct mr_volume *volume);
 /* The rows of the last update that a scan found. New reference. */
 struct json_object *mr_holders_scanned(const struct mr_volume *volume);
 /* What a scan is to look for: one of `targets` in protocol.h. */
@@ -325,13 +340,16 @@ void mr_pending_answer(struct mr_pending *pending, struct json_object *document,
 void mr_pending_stop(struct mr_engine *engine);
 
 /* --- actions.c --- */
-/* The agent stops. */
-void mr_act_free(struct mr_act *act);
+/* The agent stops: all of the volume's. */
+void mr_act_stop(struct mr_volume *volume);
 
 /* --- cancel.c --- */
 /* A PUT while a detach of the same spec waits. Takes spec when it returns 0. */
-int mr_cancel_detach(struct mr_volume *volume, struct mr_spec *spec,
-                     struct mr_operation **ret_op, struct mr_err *err);
+int mr_cancel_for_attach(struct mr_volume *volume, struct mr_spec *spec,
+                         struct mr_operation **ret_op, struct mr_err *err);
+/* A DELETE while the undo of an attach waits. */
+int mr_cancel_for_detach(struct mr_volume *volume, bool accept_data_loss,
+                         struct mr_operation **ret_op, struct mr_err *err);
 /* op has ended: starts what was to come then. */
 void mr_cancel_go_on(struct mr_operation *op);
 
@@ -370,7 +388,7 @@ struct mr_volume *mr_engine_lookup(struct mr_engine *engine,
 int mr_engine_insert(struct mr_engine *engine, struct mr_volume *volume,
                      struct mr_err *err);
 void mr_engine_keep_operation(struct mr_engine *engine, struct mr_operation *op);
-/* Forgets the oldest ended operations beyond MR_OPERATIONS_KEPT. */
+/* From the loop, forgets those that ended first beyond MR_OPERATIONS_KEPT. */
 void mr_engine_trim_operations(struct mr_engine *engine);
 
 #endif

@@ -36,7 +36,7 @@ static void on_reply(void *ctx, bool ok, struct json_object *message,
     op->frozen = is;
     if (changed && op->known_held && op->volume->holders) {
         MR_AUTO_JSON struct json_object *rows = mr_holders_scanned(op->volume);
-        mr_holders_update(op->volume, rows, true);
+        mr_holders_update(op->volume, rows, false, true);
     }
     if (op->known_held)
         mr_detach_look_again(op); /* our own mount may have been in the way */

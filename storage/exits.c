@@ -42,6 +42,7 @@ static void on_exit_event(void *ctx, uint32_t events)
             break;
         }
     }
+    mr_holders_exited(op, exit->pid, exit->start_time);
     exit_free(exit);
     op->backoff_ns = 0; /* what is left of it goes in milliseconds */
     mr_detach_look_again(op);

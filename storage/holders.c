@@ -14,7 +14,7 @@
 #define MR_FIRST_SCAN_NS (250 * MR_NS_PER_MS) /* most holds end before anybody asks */
 #define MR_SCAN_MIN_NS (1 * MR_NS_PER_S)
 #define MR_SCAN_MAX_NS (30 * MR_NS_PER_S)
-#define MR_WAITED_FOR_MAX 200 /* rows in a proof; the journal has them all */
+#define MR_WAITED_FOR_MAX 200 /* rows in a proof; those who left long ago make room */
 
 struct json_object *mr_holders_find(struct json_object *rows, const char *id)
 {
@@ -78,12 +78,21 @@ static void remember(struct mr_operation *op, struct json_object *row,
                      struct json_object *old)
 {
     static const char *const newest[] = {"last_seen", "gone_at", "seen_for_ms"};
+    size_t i = 0;
 
     if (!op->waited_for)
         op->waited_for = json_object_new_array();
-    for (size_t i = 0; old && i < sizeof(newest) / sizeof(newest[0]); i++)
+    for (; old && i < sizeof(newest) / sizeof(newest[0]); i++)
         mr_json_set(old, newest[i], json_object_get(mr_json_get(row, newest[i])));
-    if (!old && json_object_array_length(op->waited_for) < MR_WAITED_FOR_MAX)
+    size_t count = json_object_array_length(op->waited_for);
+    if (old)
+        return;
+    while (count == MR_WAITED_FOR_MAX && i < count &&
+           !mr_json_get(json_object_array_get_idx(op->waited_for, i), "gone_at"))
+        i++;
+    if (count == MR_WAITED_FOR_MAX && i < count)
+        (void)json_object_array_del_idx(op->waited_for, i, 1);
+    if (count < MR_WAITED_FOR_MAX || i < count)
         (void)json_object_array_add(op->waited_for, json_object_get(row));
 }
 
@@ -110,51 +119,84 @@ static void record_change(struct mr_operation *op, struct json_object *appeared,
     mr_operation_record(op, "holders", detail, NULL);
 }
 
-/* Those it waited for that are not in list any more. */
-static void note_left(struct mr_operation *op, struct json_object *list,
-                      const char *gone_at, struct json_object *left)
+/* Who leaves the list has let go, except for those of whom nobody ever knew for sure that
+ * they held. */
+static bool can_leave(struct json_object *row)
 {
+    return mr_json_get_bool(row, "certain", true) &&
+           mr_holder_kind_from_name(mr_json_get_string(row, "kind")) != MR_HOLDER_UNOWNED;
+}
+
+/* Those it waited for that are not in list any more; list NULL: all. */
+static struct json_object *note_left(struct mr_operation *op, struct json_object *list,
+                                     const char *gone_at)
+{
+    struct json_object *left = json_object_new_array();
     size_t count = op->waited_for ? json_object_array_length(op->waited_for) : 0;
 
     for (size_t i = 0; i < count; i++) {
         struct json_object *row = json_object_array_get_idx(op->waited_for, i);
-        if (mr_json_get_string(row, "gone_at") ||
-            mr_holders_find(list, mr_json_get_string(row, "id")))
+        bool still = list && (!can_leave(row) ||
+                              mr_holders_find(list, mr_json_get_string(row, "id")));
+        if (still || mr_json_get_string(row, "gone_at"))
             continue;
         mr_json_set_string(row, "gone_at", gone_at);
         (void)json_object_array_add(left, farewell(row));
     }
+    return left;
 }
 
-static void note_held(struct mr_operation *op, struct json_object *list, const char *now)
+static void note_held(struct mr_operation *op, struct json_object *list, bool complete,
+                      const char *now)
 {
     MR_AUTO_JSON struct json_object *appeared = json_object_new_array();
-    MR_AUTO_JSON struct json_object *left = json_object_new_array();
+    /* Not to be seen in half a look is not to be gone. */
+    MR_AUTO_JSON struct json_object *left =
+        complete ? note_left(op, list, now) : json_object_new_array();
 
-    note_left(op, list, now, left);
     for (size_t i = 0; i < json_object_array_length(list); i++) {
         struct json_object *row = json_object_array_get_idx(list, i);
         struct json_object *old =
             mr_holders_find(op->waited_for, mr_json_get_string(row, "id"));
-        size_t known = op->waited_for ? json_object_array_length(op->waited_for) : 0;
-        if (old ? mr_json_get(old, "gone_at") != NULL : known < MR_WAITED_FOR_MAX)
+        if (!old || mr_json_get(old, "gone_at"))
             (void)json_object_array_add(appeared, json_object_get(row));
         remember(op, row, old);
     }
     record_change(op, appeared, left);
 }
 
-void mr_holders_released(struct mr_operation *op)
+void mr_holders_exited(struct mr_operation *op, pid_t pid, int64_t start_time)
 {
-    MR_AUTO_JSON struct json_object *left = json_object_new_array();
     MR_AUTO_JSON struct json_object *none = json_object_new_array();
+    MR_AUTO_JSON struct json_object *left = json_object_new_array();
+    size_t count = op->waited_for ? json_object_array_length(op->waited_for) : 0;
     char now[MR_TIME_TEXT];
 
-    note_left(op, none, mr_time_text(mr_wall_ms(), now), left);
+    (void)mr_time_text(mr_wall_ms(), now);
+    for (size_t i = 0; i < count; i++) {
+        struct json_object *row = json_object_array_get_idx(op->waited_for, i);
+        /* A mount is only shown with a process: it may live on with others. */
+        if (mr_json_get_int(row, "pid", 0) != pid || mr_json_get(row, "mount_id") ||
+            mr_json_get_int(row, "start_time", 0) != start_time || !can_leave(row) ||
+            mr_json_get_string(row, "gone_at"))
+            continue;
+        mr_json_set_string(row, "gone_at", now);
+        (void)json_object_array_add(left, farewell(row));
+    }
     record_change(op, none, left);
 }
 
-void mr_holders_update(struct mr_volume *volume, struct json_object *rows,
+void mr_holders_released(struct mr_operation *op)
+{
+    MR_AUTO_JSON struct json_object *none = json_object_new_array();
+    char now[MR_TIME_TEXT];
+    MR_AUTO_JSON struct json_object *left =
+        note_left(op, NULL, mr_time_text(mr_wall_ms(), now));
+
+    record_change(op, none, left);
+}
+
+void mr_holders_update(struct mr_volume *volume, struct json_object *rows, bool complete,
                        bool known_held)
 {
     MR_AUTO_JSON struct json_object *before = mr_take_ptr(volume->holders);
@@ -180,7 +222,7 @@ void mr_holders_update(struct mr_volume *volume, struct json_object *rows,
     }
     volume->holders = list;
     if (known_held && op)
-        note_held(op, list, now);
+        note_held(op, list, complete, now);
     mr_volume_touch(volume);
 }
 
@@ -198,12 +240,17 @@ struct json_object *mr_holders_scanned(const struct mr_volume *volume)
     return rows;
 }
 
-struct json_object *mr_holders_target(const struct mr_volume *volume)
+bool mr_holders_own_mount(const struct mr_volume *volume)
 {
     const struct mr_operation *op = volume->op;
     /* Before the first look of an operation the record decides. */
-    bool mounted = volume->mount.mount.id != 0 && volume->unmounted_at_ms == 0 &&
-                   (!op || op->recovering || op->mounted || op->step <= MR_STEP_INSPECT);
+    return volume->mount.mount.id != 0 && volume->unmounted_at_ms == 0 &&
+           (!op || op->recovering || op->mounted || op->step <= MR_STEP_INSPECT);
+}
+
+struct json_object *mr_holders_target(const struct mr_volume *volume)
+{
+    const struct mr_operation *op = volume->op;
     struct json_object *target = json_object_new_object();
 
     mr_json_set_string(target, "volume", volume->id);
@@ -214,7 +261,8 @@ struct json_object *mr_holders_target(const struct mr_volume *volume)
     mr_json_set_string(target, "mount_path",
                        volume->spec ? volume->spec->mount_path : "");
     mr_json_set(target, "own_mount",
-                mounted ? mr_mount_record_to_json(&volume->mount) : NULL);
+                mr_holders_own_mount(volume) ? mr_mount_record_to_json(&volume->mount)
+                                             : NULL);
     mr_json_set_bool(target, "held", op && op->known_held);
     return target;
 }
@@ -254,7 +302,6 @@ static void on_scanned(void *ctx, struct json_object *rows, bool complete,
 {
     struct mr_operation *op = ctx;
 
-    (void)complete;
     (void)err; /* the next one may work; no rows, no claim about them */
     op->scan = NULL;
     if (!op->known_held)
@@ -262,7 +309,7 @@ static void on_scanned(void *ctx, struct json_object *rows, bool complete,
     schedule(op);
     if (!rows)
         return;
-    mr_holders_update(op->volume, rows, true);
+    mr_holders_update(op->volume, rows, complete, true);
     mr_exits_watch(op, rows);
     if (op->wd < 0 || !any_certain(rows))
         mr_examine(op);

@@ -81,3 +81,10 @@ void mr_mount_record_from_json(struct mr_mount_record *record, struct json_objec
     mr_json_copy_string(json, "path", record->path, sizeof(record->path));
     record->created = get_u32(json, "created");
 }
+
+bool mr_mount_record_is_at(const struct mr_mount_record *record, const char *path)
+{
+    size_t root = strlen(record->root);
+    return strncmp(path, record->root, root) == 0 && path[root] == '/' &&
+           strcmp(path + root + 1, record->path) == 0;
+}

@@ -50,5 +50,7 @@ struct json_object *mr_identity_to_json(const struct mr_identity *identity);
 void mr_identity_from_json(struct mr_identity *identity, struct json_object *json);
 struct json_object *mr_mount_record_to_json(const struct mr_mount_record *record);
 void mr_mount_record_from_json(struct mr_mount_record *record, struct json_object *json);
+/* Is this absolute path its place? By text. */
+bool mr_mount_record_is_at(const struct mr_mount_record *record, const char *path);
 
 #endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Runs one operation's plan: worker, journal and timers meet here; what a step means is
- * in attach.c and detach.c.
+ * An operation as a document and as a row, its life, and those who wait for its end.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -116,9 +115,42 @@ struct mr_operation *mr_operation_from_row(struct mr_engine *engine, const char 
 
 /* --- life --- */
 
-void mr_operation_tell(void *ctx)
+static struct mr_watch *take_accepted(struct mr_operation *op)
+{
+    for (struct mr_watch **at = &op->watches; *at; at = &(*at)->next) {
+        struct mr_watch *watch = *at;
+        if (!watch->accepted)
+            continue;
+        *at = watch->next;
+        return watch;
+    }
+    return NULL;
+}
+
+void mr_operation_accepted(struct mr_operation *op)
+{
+    struct mr_watch *watch;
+
+    op->journalled = true;
+    while ((watch = take_accepted(op))) {
+        mr_operation_fn fn = watch->fn;
+        void *fn_ctx = watch->ctx;
+        free(watch);
+        fn(fn_ctx, op);
+    }
+}
+
+static void on_notify(void *ctx)
 {
     struct mr_operation *op = ctx;
+    if (op->ended)
+        mr_operation_tell(op);
+    else
+        mr_operation_accepted(op);
+}
+
+void mr_operation_tell(struct mr_operation *op)
+{
     while (op->watches) {
         struct mr_watch *watch = op->watches;
         mr_operation_fn fn = watch->fn;
@@ -141,7 +173,7 @@ struct mr_operation *mr_operation_new(struct mr_engine *engine, struct mr_volume
     op->wd = -1;
     op->started_at_ms = mr_wall_ms();
     memcpy(op->volume_id, volume->id, sizeof(op->volume_id));
-    mr_timer_init(&op->notify, engine->loop, mr_operation_tell, op);
+    mr_timer_init(&op->notify, engine->loop, on_notify, op);
     mr_timer_init(&op->retry, engine->loop, mr_operation_on_retry, op);
     (void)snprintf(op->id, sizeof(op->id), "op-");
     if (id) {
@@ -165,20 +197,43 @@ void mr_operation_free(struct mr_operation *op)
     (void)json_object_put(op->waited_for);
     (void)json_object_put(op->evidence);
     mr_spec_free(op->then_spec);
+    (void)json_object_put(op->forget);
     free(op);
+}
+
+static struct mr_watch *add_watch(struct mr_operation *op, bool accepted,
+                                  mr_operation_fn fn, void *ctx)
+{
+    struct mr_watch *watch = malloc(sizeof(*watch));
+    if (!watch)
+        return NULL;
+    *watch = (struct mr_watch){
+        .op = op, .next = op->watches, .accepted = accepted, .fn = fn, .ctx = ctx};
+    op->watches = watch;
+    return watch;
 }
 
 struct mr_watch *mr_operation_watch(struct mr_operation *op, mr_operation_fn fn,
                                     void *ctx)
 {
-    struct mr_watch *watch = malloc(sizeof(*watch));
-    if (!watch)
-        return NULL;
-    *watch = (struct mr_watch){.op = op, .next = op->watches, .fn = fn, .ctx = ctx};
-    op->watches = watch;
-    if (op->ended)
+    struct mr_watch *watch = add_watch(op, false, fn, ctx);
+    if (watch && op->ended)
         mr_timer_set(&op->notify, 0);
     return watch;
+}
+
+struct mr_watch *mr_operation_watch_accepted(struct mr_operation *op, mr_operation_fn fn,
+                                             void *ctx)
+{
+    struct mr_watch *watch = add_watch(op, true, fn, ctx);
+    if (watch && mr_operation_is_accepted(op))
+        mr_timer_set(&op->notify, 0);
+    return watch;
+}
+
+bool mr_operation_is_accepted(const struct mr_operation *op)
+{
+    return op->journalled || op->ended;
 }
 
 void mr_watch_cancel(struct mr_watch *watch)

@@ -29,10 +29,12 @@ static void on_ended(void *ctx, struct mr_operation *op)
     mr_pending_answer(pending, document, NULL);
 }
 
-/* The step in which the device goes: its answer comes within a second, or never. */
+/* What is under way ends within moments, or the volume is wedged. */
 static bool about_to_end(const struct mr_operation *op)
 {
-    return op->ending || op->then || (!op->volume->wedged && mr_detach_is_unmapping(op));
+    const struct mr_volume *volume = op->volume;
+    return op->ending || volume->act ||
+           (!volume->wedged && (op->then || mr_detach_must_answer(op)));
 }
 
 static int check(struct mr_engine *engine, const struct mr_volume *volume, const char *id,
@@ -68,14 +70,14 @@ struct mr_pending *mr_engine_forget(struct mr_engine *engine, const char *id,
         (void)mr_fail(err, MR_E_INTERNAL, ENOMEM, "forget volume '%s'", id);
         return NULL;
     }
-    (void)json_object_put(volume->forgotten);
-    volume->forgotten = json_object_new_object();
-    mr_json_set_string(volume->forgotten, "reason", reason);
-    mr_json_set_int(volume->forgotten, "at_ms", mr_wall_ms());
-    mr_json_set(volume->forgotten, "by", json_object_get(caller));
-    (void)mr_fail(&op->error, MR_E_ORPHAN, 0,
-                  "the wait was given up; '%s' is still mapped%s%s",
-                  volume->identity.node, reason ? ": " : "", reason ? reason : "");
+    op->forget = json_object_new_object();
+    mr_json_set_string(op->forget, "reason", reason);
+    mr_json_set_int(op->forget, "at_ms", mr_wall_ms());
+    mr_json_set(op->forget, "by", json_object_get(caller));
+    (void)mr_fail(
+        &op->error, MR_E_ORPHAN, 0, "the wait was given up; '%s' is still mapped%s%s%s",
+        volume->identity.node, op->unmap_asked ? " until its last user lets go" : "",
+        reason ? ": " : "", reason ? reason : "");
     (void)mr_err_remedy(&op->error, 0, "DELETE /orphans/%s goes on with the detach", id);
     op->error.residue = MR_RESIDUE_POSSIBLE;
     mr_volume_set_error(volume, &op->error);

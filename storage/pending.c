@@ -77,7 +77,7 @@ static void on_scanned(void *ctx, struct json_object *rows, bool complete,
         mr_pending_answer(pending, NULL, err);
         return;
     }
-    mr_holders_update(volume, rows, known_held);
+    mr_holders_update(volume, rows, complete, known_held);
     MR_AUTO_JSON struct json_object *json =
         mr_holders_document(volume, complete, known_held);
     mr_pending_answer(pending, json, NULL);

@@ -2,7 +2,8 @@
  *
  * The start: what the journal says is checked against the kernel before it is acted on.
  * Another boot: nothing is attached. An attached volume is looked at and left alone; a
- * half-done attach is undone; a detach goes on.
+ * half-done attach is undone, unless it was to bring back what had been attached; a
+ * detach goes on.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -20,6 +21,8 @@ struct unfinished {
     char operation[MR_OPERATION_ID_TEXT];
     struct json_object *waited_for;
     bool accept_data_loss;
+    bool mending;
+    struct json_object *expected; /* what was attached before the mend, or NULL */
 };
 
 static struct mr_operation *revive(struct mr_volume *volume, enum mr_goal goal,
@@ -41,6 +44,8 @@ static int resume(struct mr_volume *volume, const struct unfinished *last,
                   struct mr_err *err)
 {
     bool attaching = volume->state == MR_STATE_ATTACHING;
+    enum mr_goal goal = MR_GOAL_ABSENT;
+    enum mr_state from = volume->state;
     struct mr_operation *op =
         revive(volume, attaching ? MR_GOAL_ATTACHED : MR_GOAL_ABSENT, last);
 
@@ -51,13 +56,19 @@ static int resume(struct mr_volume *volume, const struct unfinished *last,
     op->accept_data_loss = last->accept_data_loss;
     op->waited_for = json_object_get(last->waited_for);
     op->prior_state = volume->state;
-    if (attaching) {
+    op->journalled = true;
+    if (attaching && last->mending) {
+        if (last->expected)
+            mr_identity_from_json(&op->expected, last->expected);
+        goal = MR_GOAL_ATTACHED;
+        from = MR_STATE_FAILED; /* what the mend looks at is whatever is left */
+    } else if (attaching) {
         op->undoing = true;
         (void)mr_fail(&op->error, MR_E_INTERNAL, 0,
                       "the agent ended during this attach; what it had done was undone");
         (void)mr_err_remedy(&op->error, 0, "PUT the volume again");
     }
-    mr_operation_start(op, mr_plan(volume->state, MR_GOAL_ABSENT), NULL);
+    mr_operation_start(op, mr_plan(from, goal), NULL);
     return 0;
 }
 
@@ -120,6 +131,8 @@ static int start_volume(struct mr_volume *volume, struct mr_err *err)
     struct unfinished last = {
         .waited_for = mr_json_get(row, "waited_for"),
         .accept_data_loss = mr_json_get_bool(row, "accept_data_loss", false),
+        .mending = mr_json_get_bool(row, "mending", false),
+        .expected = mr_json_get(row, "expected"),
     };
     mr_json_copy_string(row, "operation", last.operation, sizeof(last.operation));
     return resume(volume, &last, err);

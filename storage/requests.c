@@ -294,10 +294,8 @@ static int join_attach(struct mr_volume *volume, struct mr_spec *spec,
         rc = refuse_other_spec(volume, err);
     else if (op->goal == MR_GOAL_ATTACHED && !op->undoing)
         *ret_op = op;
-    else if (mr_cancel_detach(volume, spec, ret_op, err) == 0)
+    else if ((rc = mr_cancel_for_attach(volume, spec, ret_op, err)) == 0)
         return 0;
-    else
-        rc = -ENOMEM;
     mr_spec_free(spec);
     return rc;
 }
@@ -389,6 +387,8 @@ static int join_detach(struct mr_volume *volume, bool accept_data_loss,
 
     if (op->recovering && !volume->wedged)
         return mr_refuse_recovering(err);
+    if (op->undoing && op->known_held && !volume->wedged)
+        return mr_cancel_for_detach(volume, accept_data_loss, ret_op, err);
     if (op->goal != MR_GOAL_ABSENT)
         return volume->wedged ? refuse_wedged(volume, err)
                               : mr_refuse_pending(volume, err);

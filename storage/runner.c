@@ -60,6 +60,8 @@ static void on_durable(void *ctx, int rc, const struct mr_err *err)
     op->on_durable = NULL;
     if (op->ending || op->ended || !fn)
         return;
+    if (rc == 0)
+        mr_operation_accepted(op);
     if (rc < 0)
         mr_operation_fail(op, err);
     else
@@ -103,6 +105,10 @@ void mr_operation_finish(struct mr_operation *op)
 static void on_end_durable(void *ctx, int rc, const struct mr_err *err)
 {
     struct mr_operation *op = ctx;
+    if (rc == 0 && op->forget) {
+        (void)json_object_put(op->volume->forgotten);
+        op->volume->forgotten = mr_take_ptr(op->forget);
+    }
     if (rc < 0) {
         /* What is not in the journal is not said. The next request finds out what is
          * there. */
@@ -363,6 +369,7 @@ static void on_intent(void *ctx, int rc, const struct mr_err *err)
         return;
     }
     op->durable = true;
+    mr_operation_accepted(op);
     go_when_ready(op);
 }
 
@@ -396,7 +403,7 @@ static void start_undo(struct mr_operation *op)
 static bool only_looked(const struct mr_operation *op, const struct mr_err *err)
 {
     return is_attach(op) && !op->fresh && op->step <= MR_STEP_INSPECT &&
-           err->code != MR_E_DEVICE_MISMATCH;
+           op->prior_state != MR_STATE_ATTACHING && err->code != MR_E_DEVICE_MISMATCH;
 }
 
 void mr_operation_fail(struct mr_operation *op, const struct mr_err *err)

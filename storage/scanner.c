@@ -273,9 +273,8 @@ static void on_start(void *ctx)
     scanner->processes = process;
     scanner->running = process;
     mr_timer_set(&scanner->deadline, mr_now_ns() + MR_SCAN_ABANDON_NS);
-    /* When this fails the process sees no command, exits, and the requests fail with it.
-     */
-    (void)mr_msg_send(process->process.channel, command, -1, MSG_DONTWAIT, NULL);
+    if (mr_msg_send(process->process.channel, command, -1, MSG_DONTWAIT, NULL) < 0)
+        on_deadline(scanner);
 }
 
 int mr_scanner_new(struct mr_loop *loop, const char *libexec_dir, int fanotify_fd,

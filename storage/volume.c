@@ -27,7 +27,6 @@ void mr_volume_free(struct mr_volume *volume)
     (void)json_object_put(volume->holders);
     (void)json_object_put(volume->unfinished);
     (void)json_object_put(volume->forgotten);
-    mr_act_free(volume->act);
     free(volume);
 }
 
@@ -103,7 +102,7 @@ uint64_t mr_volume_generation(const struct mr_volume *volume)
     return volume->generation;
 }
 
-static void set_time(struct json_object *json, const char *key, int64_t wall_ms)
+void mr_document_set_time(struct json_object *json, const char *key, int64_t wall_ms)
 {
     char text[MR_TIME_TEXT];
     mr_json_set_string(json, key, wall_ms > 0 ? mr_time_text(wall_ms, text) : NULL);
@@ -163,10 +162,10 @@ struct json_object *mr_volume_document(const struct mr_volume *volume)
     mr_json_set_string(json, "operation", op && !op->recovering ? op->id : NULL);
     mr_json_set(json, "holders",
                 holders ? json_object_get(volume->holders) : json_object_new_array());
-    set_time(json, "holders_at", holders ? volume->holders_at_ms : 0);
+    mr_document_set_time(json, "holders_at", holders ? volume->holders_at_ms : 0);
     mr_json_set(json, "error", error ? mr_err_to_json(error) : NULL);
-    set_time(json, "attached_at", volume->attached_at_ms);
-    set_time(json, "updated_at", volume->updated_at_ms);
+    mr_document_set_time(json, "attached_at", volume->attached_at_ms);
+    mr_document_set_time(json, "updated_at", volume->updated_at_ms);
     return json;
 }
 
@@ -193,9 +192,21 @@ static void format_from_row(struct mr_format_record *format, struct json_object 
     format->done = mr_json_get_bool(json, "done", false);
 }
 
+/* An attach of what was attached before: after a crash it goes on instead of being
+ * undone. */
+static bool is_mending(const struct mr_operation *op)
+{
+    if (!op || op->ended)
+        return false;
+    return op->ending ? op->end_state == MR_STATE_ATTACHING
+                      : op->goal == MR_GOAL_ATTACHED && !op->fresh && !op->undoing;
+}
+
 struct json_object *mr_volume_to_row(const struct mr_volume *volume)
 {
     const struct mr_operation *op = volume->op;
+    bool running = op && op->ended == 0 && !op->ending;
+    struct json_object *forgotten = op && op->forget ? op->forget : volume->forgotten;
     struct json_object *row = json_object_new_object();
 
     mr_json_set(row, "spec", volume->spec ? mr_spec_public(volume->spec) : NULL);
@@ -210,10 +221,15 @@ struct json_object *mr_volume_to_row(const struct mr_volume *volume)
     mr_json_set_int(row, "attached_at_ms", volume->attached_at_ms);
     mr_json_set_int(row, "updated_at_ms", volume->updated_at_ms);
     mr_json_set_int(row, "unmounted_at_ms", volume->unmounted_at_ms);
-    mr_json_set_string(row, "operation", op && op->ended == 0 ? op->id : NULL);
+    mr_json_set_string(row, "operation", running ? op->id : NULL);
     mr_json_set(row, "waited_for", op ? json_object_get(op->waited_for) : NULL);
     mr_json_set_bool(row, "accept_data_loss", op && op->accept_data_loss);
-    mr_json_set(row, "forgotten", json_object_get(volume->forgotten));
+    mr_json_set(row, "forgotten", json_object_get(forgotten));
+    mr_json_set_bool(row, "mending", is_mending(op));
+    mr_json_set(row, "expected",
+                is_mending(op) && op->expected.diskseq != 0
+                    ? mr_identity_to_json(&op->expected)
+                    : NULL);
     return row;
 }
 
@@ -249,11 +265,13 @@ int mr_volume_from_row(struct mr_volume *volume, struct json_object *row,
 void mr_volume_record(struct mr_volume *volume, const char *event,
                       struct json_object *detail, mr_journal_fn fn, void *ctx)
 {
+    /* Behind the record of an end that is on its way, this one must not undo it. */
+    const struct mr_operation *op = volume->op;
     MR_AUTO_JSON struct json_object *row = mr_volume_to_row(volume);
     struct mr_record record = {
         .volume_number = volume->number,
         .volume_id = volume->id,
-        .state = mr_state_name(volume->state),
+        .state = mr_state_name(op && op->ending ? op->end_state : volume->state),
         .volume = row,
         .event = event,
         .detail = detail,

@@ -149,7 +149,8 @@ static void handle(struct mr_worker *worker, struct json_object *message)
         if (worker->events->ready)
             worker->events->ready(worker->ctx);
     } else if (event) {
-        worker->events->event(worker->ctx, message);
+        if (worker->events->event)
+            worker->events->event(worker->ctx, message);
     } else {
         struct mr_err err;
         bool ok = mr_json_get_bool(message, "ok", false);

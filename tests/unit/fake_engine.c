@@ -38,6 +38,7 @@ void mr_engine_free(struct mr_engine *engine)
     for (struct mr_operation *op = engine->ops; op;) {
         struct mr_operation *next = op->next;
         mr_timer_cancel(&op->timer);
+        mr_timer_cancel(&op->accept);
         (void)json_object_put(op->proof);
         free(op);
         op = next;
@@ -78,6 +79,7 @@ void fake_operation_end(struct mr_operation *op, int ended)
     op->volume->running = NULL;
     op->volume->generation++;
     mr_timer_cancel(&op->timer);
+    mr_timer_cancel(&op->accept);
     while (op->watches) {
         struct mr_watch *watch = op->watches;
         struct mr_watch copy = *watch;
@@ -85,6 +87,8 @@ void fake_operation_end(struct mr_operation *op, int ended)
         copy.fn(copy.ctx, op);
     }
 }
+
+static void accept_late(void *ctx);
 
 static void end(void *ctx)
 {
@@ -128,6 +132,10 @@ static struct mr_operation *start(struct mr_volume *v, enum mr_goal goal, bool s
     v->state = goal == MR_GOAL_ABSENT ? "detaching" : "attaching";
     mr_timer_init(&op->timer, v->engine->loop, end, op);
     mr_timer_set(&op->timer, mr_now_ns() + (slow ? 10000 : 20) * MR_NS_PER_MS);
+    mr_timer_init(&op->accept, v->engine->loop, accept_late, op);
+    op->accepted = !fake_starts(v->id, "slowdisk");
+    if (!op->accepted)
+        mr_timer_set(&op->accept, mr_now_ns() + 500 * MR_NS_PER_MS);
     return op;
 }
 
@@ -335,8 +343,33 @@ struct mr_watch *mr_operation_watch(struct mr_operation *op, mr_operation_fn fn,
     return watch;
 }
 
+bool mr_operation_is_accepted(const struct mr_operation *op)
+{
+    return op->accepted || op->ended;
+}
+
+struct mr_watch *mr_operation_watch_accepted(struct mr_operation *op, mr_operation_fn fn,
+                                             void *ctx)
+{
+    return mr_operation_watch(op, fn, ctx);
+}
+
+/* Nobody waits for the end of such an operation as long as it is not accepted. */
+static void accept_late(void *ctx)
+{
+    struct mr_operation *op = ctx;
+    op->accepted = true;
+    while (op->watches) {
+        struct mr_watch copy = *op->watches;
+        mr_watch_cancel(op->watches);
+        copy.fn(copy.ctx, op);
+    }
+}
+
 void mr_watch_cancel(struct mr_watch *watch)
 {
+    if (!watch)
+        return;
     *watch->link = watch->next;
     if (watch->next)
         watch->next->link = watch->link;

@@ -2,9 +2,10 @@
  *
  * An engine in memory behind storage/engine.h, for the tests of the API: nothing is
  * mapped or mounted. What happens is chosen by the volume's id: "slow*" operations and
- * answers last 10 s, "fail*" attach fails with device-error after 20 ms, all others take
- * 20 ms; a detach of "held*" lasts 10 s, an action on "held-long*" half a second; answers
- * for "broken*" fail with journal-unavailable; any call for "pending*" is refused.
+ * answers last 10 s ("slowdisk*" are in the journal after half a second), "fail*" attach
+ * fails with device-error after 20 ms, all others take 20 ms; a detach of "held*" lasts
+ * 10 s, an action on "held-long*" half a second; answers for "broken*" fail with
+ * journal-unavailable; any call for "pending*" is refused.
  */
 #ifndef MR_TESTS_UNIT_FAKE_ENGINE_H
 #define MR_TESTS_UNIT_FAKE_ENGINE_H
@@ -28,6 +29,8 @@ struct mr_operation {
     struct mr_err err;
     struct json_object *proof;
     struct mr_timer timer;
+    struct mr_timer accept;
+    bool accepted;
     struct mr_watch *watches;
 };
 

@@ -42,6 +42,16 @@ static void test_wait_runs_out_with_202(void **state)
     assert_in_range(mr_now_ns() - start, 0, MR_NS_PER_S / 2);
 }
 
+static void test_accepted_is_said_of_what_is_in_the_journal(void **state)
+{
+    (void)state;
+    int64_t start = mr_now_ns();
+    assert_int_equal(ask("PUT", "/volumes/slowdisk", "Prefer: respond-async\r\n", SPEC),
+                     202);
+    assert_in_range(mr_now_ns() - start, MR_NS_PER_S / 3, 3 * MR_NS_PER_S);
+    expect_text("state", "attaching");
+}
+
 static void test_failed_operation_becomes_a_problem(void **state)
 {
     (void)state;
@@ -263,6 +273,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_attach_waits_for_the_end),
         cmocka_unit_test(test_wait_runs_out_with_202),
+        cmocka_unit_test(test_accepted_is_said_of_what_is_in_the_journal),
         cmocka_unit_test(test_failed_operation_becomes_a_problem),
         cmocka_unit_test(test_detach_answers_with_the_proof),
         cmocka_unit_test(test_refusals_carry_retry_after),

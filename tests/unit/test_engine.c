@@ -120,8 +120,9 @@ static void test_crash_while_it_is_mounted_again_leaves_nothing_unfound(void **s
     struct mr_volume *v = mr_engine_lookup(env->engine, "v");
     assert_int_equal(v->mount.mount.id, 0);
     run_to_end(env, v->op);
-    assert_string_equal(asked(env), "inspect unmount claim unmap");
-    assert_false(mr_volume_has_residue(v));
+    assert_string_equal(asked(env), "inspect");
+    assert_int_equal(v->state, MR_STATE_ATTACHED);
+    assert_int_equal(v->mount.mount.id, 78);
 }
 
 static void test_put_of_an_unmounted_volume_mounts_it_again(void **state)
@@ -175,7 +176,11 @@ static bool mapping(struct env *env)
 static void test_crash_while_a_gone_device_is_mapped_again_is_recovered_from(void **state)
 {
     struct env *env = *state;
+    char same[256];
     attach_v(env);
+    (void)snprintf(same, sizeof(same),
+                   "[{'content':'formatted','fs_type':'xfs','fs_uuid':'%s'}]",
+                   mr_engine_lookup(env->engine, "v")->identity.fs_uuid);
     script(env, "inspect", NOT_FOUND);
     script(env, "map", "[{'sleep_ms':300," DEVICE(43) "}]");
     env->awaited = put(env, "v");
@@ -187,9 +192,30 @@ static void test_crash_while_a_gone_device_is_mapped_again_is_recovered_from(voi
     env_start(env);
     struct mr_volume *v = mr_engine_lookup(env->engine, "v");
     assert_int_equal(v->state, MR_STATE_ATTACHING);
+    script(env, "identify", "[{" DEVICE(43) "}]");
+    script(env, "check", same);
     run_to_end(env, v->op);
-    assert_string_equal(asked(env), "inspect claim unmap");
-    assert_false(mr_volume_has_residue(v));
+    assert_string_equal(asked(env), "inspect keep identify check mount");
+    assert_int_equal(v->state, MR_STATE_ATTACHED);
+    assert_int_equal(v->identity.diskseq, 43);
+}
+
+static void test_crash_in_a_mend_does_not_forget_what_was_attached(void **state)
+{
+    struct env *env = *state;
+    attach_v(env);
+    script(env, "inspect", NOT_FOUND);
+    script(env, "map", "[{'sleep_ms':300," DEVICE(43) "}]");
+    env->awaited = put(env, "v");
+    run_until(env, mapping);
+    env_stop(env);
+    script(env, "inspect", "[{'found':true," DEVICE(43) ",'mounted':'absent'}]");
+    (void)asked(env);
+    env_start(env);
+    struct mr_volume *v = mr_engine_lookup(env->engine, "v");
+    run_to_end(env, v->op); /* the fake's device is blank */
+    assert_null(strstr(asked(env), "format"));
+    assert_int_equal(v->state, MR_STATE_FAILED);
 }
 
 static void test_other_source_under_the_same_name_is_never_formatted(void **state)
@@ -318,6 +344,8 @@ int main(void)
             test_put_of_a_covered_volume_is_refused_and_changes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_look_that_fails_leaves_the_volume_attached,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_crash_in_a_mend_does_not_forget_what_was_attached, setup, teardown),
         cmocka_unit_test_setup_teardown(
             test_crash_while_a_gone_device_is_mapped_again_is_recovered_from, setup,
             teardown),

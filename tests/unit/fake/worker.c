@@ -3,7 +3,8 @@
  * A mooring-worker that does nothing: it answers from scripts. STATE/fake/CMD holds a
  * JSON array of replies, used one after the other (the last one stays); a reply may hold
  * "exit" (status), "sleep_ms" or be an error. Without a script everything succeeds; a
- * scan (script "scan": {"complete", "holders"}) finds nobody. STATE/fake/log gets one
+ * scan (script "scan": {"complete", "holders"}, and "scan-held" for targets known to be
+ * held) finds nobody. STATE/fake/log gets one
  * line per command, but for scans and examinations, whose time nobody knows. It finds
  * STATE beside the directory that it was started from.
  */
@@ -107,14 +108,16 @@ static void scan(struct json_object *message)
 {
     struct json_object *targets = mr_json_get(message, "targets");
     MR_AUTO_JSON struct json_object *script = next_reply("scan");
+    MR_AUTO_JSON struct json_object *own = next_reply("scan-held");
+    struct json_object *for_held = mr_json_get(own, "holders") ? own : script;
     MR_AUTO_JSON struct json_object *done = json_object_new_object();
 
     for (size_t i = 0; i < json_object_array_length(targets); i++) {
         MR_AUTO_JSON struct json_object *answer = json_object_new_object();
-        struct json_object *rows = mr_json_get(script, "holders");
-        mr_json_set_string(
-            answer, "scan",
-            mr_json_get_string(json_object_array_get_idx(targets, i), "volume"));
+        struct json_object *target = json_object_array_get_idx(targets, i);
+        bool held = mr_json_get_bool(target, "held", false);
+        struct json_object *rows = mr_json_get(held ? for_held : script, "holders");
+        mr_json_set_string(answer, "scan", mr_json_get_string(target, "volume"));
         mr_json_set_bool(answer, "complete", mr_json_get_bool(script, "complete", true));
         mr_json_set(answer, "holders",
                     rows ? json_object_get(rows) : json_object_new_array());
