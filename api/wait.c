@@ -200,7 +200,8 @@ void mr_wait_on_answer(void *ctx, struct json_object *document, const struct mr_
     else if (err)
         mr_reply_problem(req, err);
     else
-        reply_stopping(req);
+        mr_reply_fail(req, MR_E_SHUTTING_DOWN,
+                      "the agent is shutting down; what was begun may be done or not");
     resume(req);
 }
 

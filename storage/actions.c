@@ -1,34 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * POST holders/actions: an operator ends a hold. Decided here, written to the journal
- * with who asked, and only then done, by a worker of its own: the volume's may hang in
- * the kernel. One at a time for a volume.
+ * An operator ends a hold: written to the journal with who asked, and only then done, to
+ * those who still hold, by a worker of its own: the volume's may hang in the kernel.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "storage/act.h"
 #include "storage/base/json.h"
-#include "storage/engine_internal.h"
 
 #define MR_ACT_DEADLINE_NS (30 * MR_NS_PER_S)
-
-struct mr_act {
-    struct mr_act *next; /* of those left behind */
-    struct mr_engine *engine;
-    struct mr_volume *volume;
-    char operation[MR_OPERATION_ID_TEXT];
-    enum mr_action action;
-    struct json_object *request; /* what the journal has: action, holders, caller, ... */
-    struct json_object *results;
-    int64_t started_at_ms;
-    int64_t ended_at_ms;
-    bool was_accepted;          /* the loss of data, before this action */
-    struct mr_pending *pending; /* NULL: the client went away */
-    struct mr_worker *worker;
-    struct mr_scan_request *scan;
-};
 
 static void act_free(struct mr_act *act)
 {
@@ -47,6 +30,7 @@ static void act_free(struct mr_act *act)
         act->volume->act = NULL;
     (void)json_object_put(act->request);
     (void)json_object_put(act->results);
+    (void)json_object_put(act->gone);
     free(act);
 }
 
@@ -108,8 +92,15 @@ static void on_scanned(void *ctx, struct json_object *rows, bool complete,
     answer_done(act, remaining);
 }
 
+void mr_act_set_acting(struct mr_volume *volume, struct json_object *request)
+{
+    (void)json_object_put(volume->acting);
+    volume->acting = request;
+}
+
 static void record_failure(struct mr_act *act, const struct mr_err *err)
 {
+    mr_act_set_acting(act->volume, NULL);
     MR_AUTO_JSON struct json_object *detail = mr_err_to_json(err);
     mr_json_set_string(detail, "action", mr_action_name(act->action));
     mr_volume_record(act->volume, "action_failed", detail, NULL, NULL);
@@ -120,8 +111,10 @@ static void failed(struct mr_act *act, const struct mr_err *err)
 {
     struct mr_operation *op = still_waiting(act);
 
-    if (op && mr_action_loses_data(act->action))
+    if (op && mr_action_loses_data(act->action)) {
         op->accept_data_loss = act->was_accepted;
+        act->volume->forced = act->was_forced;
+    }
     record_failure(act, err);
     answer(act, NULL, err);
 }
@@ -142,6 +135,26 @@ static void describe_results(struct json_object *results, struct json_object *ro
     }
 }
 
+/* results: taken. */
+static void finish(struct mr_act *act, struct json_object *results)
+{
+    act->ended_at_ms = mr_wall_ms();
+    act->results = results;
+    for (size_t i = 0; act->gone && i < json_object_array_length(act->gone); i++)
+        (void)json_object_array_add(
+            act->results, json_object_get(json_object_array_get_idx(act->gone, i)));
+    describe_results(act->results, mr_json_get(act->request, "holders"));
+    mr_act_set_acting(act->volume, NULL);
+    MR_AUTO_JSON struct json_object *detail = json_object_new_object();
+    mr_json_set_string(detail, "action", mr_action_name(act->action));
+    mr_json_set(detail, "results", json_object_get(act->results));
+    mr_volume_record(act->volume, "action_done", detail, NULL, NULL);
+    act->scan = mr_scanner_request(act->engine->scanner, mr_holders_target(act->volume),
+                                   on_scanned, act);
+    if (!act->scan)
+        answer_done(act, NULL);
+}
+
 static void on_reply(void *ctx, bool ok, struct json_object *message,
                      const struct mr_err *err)
 {
@@ -160,21 +173,10 @@ static void on_reply(void *ctx, bool ok, struct json_object *message,
         act_free(act); /* the answer was given, the end of the hold will show */
         return;
     }
-    if (!ok || !json_object_is_type(results, json_type_array)) {
+    if (ok && json_object_is_type(results, json_type_array))
+        finish(act, json_object_get(results));
+    else
         failed(act, err);
-        return;
-    }
-    act->ended_at_ms = mr_wall_ms();
-    act->results = json_object_get(results);
-    describe_results(act->results, mr_json_get(act->request, "holders"));
-    MR_AUTO_JSON struct json_object *detail = json_object_new_object();
-    mr_json_set_string(detail, "action", mr_action_name(act->action));
-    mr_json_set(detail, "results", json_object_get(act->results));
-    mr_volume_record(act->volume, "action_done", detail, NULL, NULL);
-    act->scan = mr_scanner_request(act->engine->scanner, mr_holders_target(act->volume),
-                                   on_scanned, act);
-    if (!act->scan)
-        answer_done(act, NULL);
 }
 
 /* It may still act when it comes back: until then no PUT brings the volume back, but
@@ -244,15 +246,17 @@ static struct json_object *other_mounts(const struct mr_act *act)
     return records;
 }
 
-static struct json_object *new_command(const struct mr_act *act, struct mr_operation *op)
+static struct json_object *new_command(const struct mr_act *act, struct mr_operation *op,
+                                       struct json_object *rows)
 {
-    static const char *const copied[] = {"action", "holders", "signal"};
+    static const char *const copied[] = {"action", "signal"};
     const struct mr_volume *volume = act->volume;
     struct json_object *command = mr_operation_new_command(op, "act");
 
     for (size_t i = 0; i < sizeof(copied) / sizeof(copied[0]); i++)
         mr_json_set(command, copied[i],
                     json_object_get(mr_json_get(act->request, copied[i])));
+    mr_json_set(command, "holders", json_object_get(rows));
     mr_json_set_string(command, "fs_type", volume->spec->fs_type);
     mr_json_set_bool(command, "read_only", volume->spec->read_only);
     mr_json_set(command, "mount",
@@ -263,17 +267,12 @@ static struct json_object *new_command(const struct mr_act *act, struct mr_opera
     return command;
 }
 
-static void on_durable(void *ctx, int rc, const struct mr_err *err)
+static void start(struct mr_act *act, struct json_object *rows)
 {
-    struct mr_act *act = ctx;
     struct mr_operation *op = still_waiting(act);
     int64_t deadline_ns = mr_now_ns() + MR_ACT_DEADLINE_NS;
     struct mr_err why;
 
-    if (rc < 0) {
-        answer(act, NULL, err); /* nothing was done, and there is nowhere to write it */
-        return;
-    }
     if (!op) {
         (void)mr_fail(&why, MR_E_NOT_DETACHING, 0,
                       "the detach of '%s' has ended meanwhile; nothing was done",
@@ -281,153 +280,103 @@ static void on_durable(void *ctx, int rc, const struct mr_err *err)
         failed(act, &why);
         return;
     }
-    act->was_accepted = op->accept_data_loss;
     if (mr_worker_start(act->engine->workers, NULL, deadline_ns, &act_events, act,
                         &act->worker, &why) < 0) {
         failed(act, &why);
         return;
     }
-    if (mr_action_loses_data(act->action))
-        op->accept_data_loss = true;
-    mr_worker_command(act->worker, new_command(act, op), deadline_ns);
+    mr_worker_command(act->worker, new_command(act, op, rows), deadline_ns);
 }
 
-/* --- the decision --- */
-
-static int refuse_loss(const struct mr_volume *volume, enum mr_action action,
-                       struct mr_err *err)
+/* Who was listed may have let go since: nothing is done to who does not hold. */
+static struct json_object *keep_holding(struct mr_act *act, struct json_object *seen)
 {
-    int rc = mr_fail(
-        err, MR_E_LOSS_NOT_ACCEPTED, 0, "%s of volume '%s' loses %s",
-        mr_action_name(action), volume->id,
-        action == MR_ACTION_SHUTDOWN
-            ? "what its file system has not yet written (it is asked to write first, for "
-              "at most 5 s); every process that uses it gets I/O errors from then on"
-            : "all that the device has not yet confirmed; every read and write of it "
-              "fails from then on, until it is detached");
-    return mr_err_remedy(err, rc,
-                         "nothing was done; repeat with \"accept_data_loss\": true");
-}
-
-static int check_row(struct json_object *row, const char *id, enum mr_action action,
-                     struct mr_err *err)
-{
-    enum mr_holder_kind kind = mr_holder_kind_from_name(mr_json_get_string(row, "kind"));
-    int rc;
-
-    if (!row) {
-        rc = mr_fail_at(err, MR_E_HOLDER_NOT_FOUND, "/holders",
-                        "the last scan has no holder '%.64s'", id);
-        return mr_err_remedy(err, rc, "GET the holders again and use their ids");
-    }
-    if (mr_holder_allows(kind, action) &&
-        (action != MR_ACTION_SIGNAL || mr_json_get_int(row, "pid", 0) > 0))
-        return 0;
-    rc = mr_fail_at(err, MR_E_ACTION_UNSUPPORTED, "/holders",
-                    "%s cannot end holder '%s' (%s%s)", mr_action_name(action), id,
-                    mr_holder_kind_name(kind),
-                    mr_holder_allows(kind, action) ? ", no process known" : "");
-    return mr_err_remedy(err, rc, "%s", mr_holder_remedy(kind));
-}
-
-/* What the worker checks, and what the journal is to tell. */
-static struct json_object *essentials(struct json_object *row)
-{
-    static const char *const keys[] = {"id",   "kind",     "pid",      "start_time",
-                                       "tid",  "mount_ns", "mount_id", "path",
-                                       "comm", "device"};
-    struct json_object *json = json_object_new_object();
-
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
-        mr_json_set(json, keys[i], json_object_get(mr_json_get(row, keys[i])));
-    return json;
-}
-
-/* The listed rows as they are now. New reference, or NULL and err. */
-static struct json_object *chosen_rows(const struct mr_volume *volume,
-                                       const struct mr_action_request *request,
-                                       struct mr_err *err)
-{
+    struct json_object *asked = mr_json_get(act->request, "holders");
     struct json_object *rows = json_object_new_array();
-    size_t count = request->holders ? json_object_array_length(request->holders) : 0;
 
-    for (size_t i = 0; i < count; i++) {
-        const char *id =
-            json_object_get_string(json_object_array_get_idx(request->holders, i));
-        struct json_object *row = mr_holders_find(volume->holders, id);
-        if (check_row(row, id, request->action, err) < 0) {
-            (void)json_object_put(rows);
-            return NULL;
+    act->gone = json_object_new_array();
+    for (size_t i = 0; i < json_object_array_length(asked); i++) {
+        struct json_object *row = json_object_array_get_idx(asked, i);
+        const char *id = mr_json_get_string(row, "id");
+        struct json_object *now = mr_holders_find(seen, id);
+        if (now && mr_json_get_bool(now, "certain", true)) {
+            (void)json_object_array_add(rows, json_object_get(row));
+            continue;
         }
-        (void)json_object_array_add(rows, essentials(row));
+        struct json_object *result = json_object_new_object();
+        mr_json_set_string(result, "holder", id);
+        mr_json_set_bool(result, "done", true);
+        mr_json_set_string(result, "detail",
+                           "does not hold it any more; nothing was done");
+        (void)json_object_array_add(act->gone, result);
     }
     return rows;
 }
 
-static int check_volume(struct mr_engine *engine, struct mr_volume *volume,
-                        const char *id, const struct mr_action_request *request,
-                        struct mr_err *err)
+static void on_looked_again(void *ctx, struct json_object *seen, bool complete,
+                            const struct mr_err *err)
 {
-    if (mr_engine_recovering(engine))
-        return mr_refuse_recovering(err);
-    if (!volume || volume->state == MR_STATE_ABSENT)
-        return mr_refuse_unknown(id, err);
-    const struct mr_operation *op = volume->op;
-    if (!op || op->goal != MR_GOAL_ABSENT || op->ending || op->recovering) {
-        int rc = mr_fail(err, MR_E_NOT_DETACHING, 0,
-                         "volume '%s' is not being detached; nothing was done", id);
-        return mr_err_remedy(err, rc, "DELETE it first: only a detach may end a hold");
+    struct mr_act *act = ctx;
+
+    (void)complete;
+    act->scan = NULL;
+    if (!seen) {
+        failed(act, err);
+        return;
     }
-    /* With a PUT behind it this detach is as good as over, unless it hangs. */
-    if (op->then && !volume->wedged)
-        return mr_refuse_pending(volume, err);
-    if (volume->act) {
-        int rc = mr_fail(err, MR_E_OPERATION_PENDING, 0,
-                         "%s runs on the holders of volume '%s'",
-                         mr_action_name(volume->act->action), id);
-        return mr_err_remedy(err, rc, "try again in a moment");
-    }
-    if (mr_action_loses_data(request->action) && !request->accept_data_loss)
-        return refuse_loss(volume, request->action, err);
-    return 0;
+    MR_AUTO_JSON struct json_object *rows = keep_holding(act, seen);
+    if (json_object_array_length(rows) > 0)
+        start(act, rows);
+    else
+        finish(act, json_object_new_array());
 }
 
-struct mr_pending *mr_engine_act(struct mr_engine *engine, const char *id,
-                                 const struct mr_action_request *request, mr_answer_fn fn,
-                                 void *ctx, struct mr_err *err)
+static void on_durable(void *ctx, int rc, const struct mr_err *err)
 {
-    struct mr_volume *volume = mr_engine_lookup(engine, id);
+    struct mr_act *act = ctx;
+    struct mr_err why;
 
-    if (check_volume(engine, volume, id, request, err) < 0)
-        return NULL;
-    struct json_object *rows = chosen_rows(volume, request, err);
-    if (!rows)
-        return NULL;
-    struct mr_act *act = calloc(1, sizeof(*act));
-    struct mr_pending *pending = act ? mr_pending_new(volume, fn, ctx) : NULL;
-    if (!pending) {
-        free(act);
-        (void)json_object_put(rows);
-        (void)mr_fail(err, MR_E_INTERNAL, ENOMEM, "act on the holders of '%s'", id);
-        return NULL;
+    if (rc < 0) {
+        mr_act_set_acting(act->volume, NULL);
+        act->volume->forced = act->was_forced;
+        answer(act, NULL, err); /* nothing was done, and there is nowhere to write it */
+        return;
     }
-    *act = (struct mr_act){.engine = engine,
-                           .volume = volume,
-                           .action = request->action,
-                           .request = json_object_new_object(),
-                           .started_at_ms = mr_wall_ms(),
-                           .pending = pending};
-    pending->slot = &act->pending;
-    volume->act = act;
-    (void)snprintf(act->operation, sizeof(act->operation), "%s", volume->op->id);
-    mr_json_set_string(act->request, "action", mr_action_name(request->action));
-    mr_json_set_string(act->request, "operation", act->operation);
-    mr_json_set(act->request, "holders", rows);
-    if (request->action == MR_ACTION_SIGNAL)
-        mr_json_set_string(act->request, "signal",
-                           request->signal ? request->signal : "TERM");
-    mr_json_set_bool(act->request, "accept_data_loss", request->accept_data_loss);
-    mr_json_set(act->request, "caller", json_object_get(request->caller));
+    struct mr_operation *op = still_waiting(act);
+    if (op && mr_action_loses_data(act->action)) {
+        act->was_accepted = op->accept_data_loss;
+        op->accept_data_loss = true;
+    }
+    if (!mr_action_needs_holders(act->action)) {
+        start(act, mr_json_get(act->request, "holders"));
+        return;
+    }
+    act->scan = mr_scanner_request(act->engine->scanner, mr_holders_target(act->volume),
+                                   on_looked_again, act);
+    if (!act->scan) {
+        (void)mr_fail(&why, MR_E_INTERNAL, ENOMEM, "look at the holders again");
+        failed(act, &why);
+    }
+}
+
+void mr_act_note_lost(struct mr_volume *volume)
+{
+    if (!volume->acting)
+        return;
+    MR_AUTO_JSON struct json_object *detail = json_object_new_object();
+    mr_json_set(detail, "action", json_object_get(mr_json_get(volume->acting, "action")));
+    mr_json_set_string(detail, "message",
+                       "the agent ended meanwhile: it may be done, or not");
+    mr_act_set_acting(volume, NULL);
+    mr_volume_record(volume, "action_lost", detail, NULL, NULL);
+}
+
+void mr_act_start(struct mr_act *act)
+{
+    struct mr_volume *volume = act->volume;
+
+    act->was_forced = volume->forced;
+    volume->forced = volume->forced || mr_action_loses_data(act->action);
+    mr_act_set_acting(volume, json_object_get(act->request));
     mr_volume_record(volume, "action", act->request, on_durable, act);
-    return pending;
 }

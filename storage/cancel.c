@@ -15,6 +15,8 @@ static int then_start(struct mr_volume *volume, enum mr_goal goal,
 {
     struct mr_operation *op = volume->op;
 
+    if (goal == MR_GOAL_ATTACHED && mr_refuse_forced(volume, err) < 0)
+        return -EIO;
     if (volume->act || volume->left_behind) {
         int rc = mr_fail(err, MR_E_OPERATION_PENDING, 0,
                          "an action on the holders of volume '%s' may still be at work",

@@ -300,6 +300,8 @@ bool mr_detach_must_answer(const struct mr_operation *op)
 
 void mr_detach_cancel(struct mr_operation *op)
 {
+    const char *event = op->undoing ? "undo_cancelled" : "detach_cancelled";
+
     if (op->ending || op->ended || mr_detach_must_answer(op))
         return;
     if (!op->undoing) /* an undo keeps its reason */
@@ -309,11 +311,11 @@ void mr_detach_cancel(struct mr_operation *op)
     op->error.residue = MR_RESIDUE_POSSIBLE;
     if (op->then->goal == MR_GOAL_ATTACHED) {
         /* One record: after a crash in between the start goes on with the attach. */
-        mr_operation_end(op, -1, MR_STATE_ATTACHING, "cancelled");
+        mr_operation_end(op, -1, MR_STATE_ATTACHING, event);
         return;
     }
     mr_volume_set_error(op->volume, &op->error);
-    mr_operation_end(op, -1, MR_STATE_FAILED, "cancelled");
+    mr_operation_end(op, -1, MR_STATE_FAILED, event);
 }
 
 void mr_detach_look_again(struct mr_operation *op)

@@ -63,6 +63,8 @@ struct mr_volume {
     struct mr_mount_record mount;
     struct mr_format_record format;
     bool data_not_written;
+    bool forced; /* an action made the file system or the device fail: detach it only */
+    struct json_object *acting; /* the action at work, for a start after a crash */
     bool has_error;
     struct mr_err error;
     struct mr_operation *op;   /* the running one, or NULL */
@@ -340,6 +342,8 @@ void mr_pending_answer(struct mr_pending *pending, struct json_object *document,
 void mr_pending_stop(struct mr_engine *engine);
 
 /* --- actions.c --- */
+/* After a start: says in the history that the end of an action is not known. */
+void mr_act_note_lost(struct mr_volume *volume);
 /* The agent stops: all of the volume's. */
 void mr_act_stop(struct mr_volume *volume);
 
@@ -355,6 +359,8 @@ void mr_cancel_go_on(struct mr_operation *op);
 
 /* --- requests.c --- */
 int mr_refuse_recovering(struct mr_err *err);
+/* 0 unless an action has made the file system or the device fail. */
+int mr_refuse_forced(const struct mr_volume *volume, struct mr_err *err);
 int mr_refuse_unknown(const char *id, struct mr_err *err);
 int mr_refuse_pending(const struct mr_volume *volume, struct mr_err *err);
 /* A new operation in the engine's list, or NULL and err. */

@@ -58,18 +58,17 @@ static bool any_certain(struct json_object *rows)
 
 /* --- times: when was it seen first, last, no more? --- */
 
-/* before: the same row in the last update, elapsed_ms ago; NULL when it is new. */
-static void set_seen(struct json_object *row, struct json_object *before,
-                     int64_t elapsed_ms, const char *now)
+/* before: the same row in an earlier look, NULL when it is new. */
+static void set_seen(struct json_object *row, struct json_object *before, int64_t now_ms)
 {
-    const char *first = mr_json_get_string(before, "first_seen");
-    int64_t seen_for =
-        before ? mr_json_get_int(before, "seen_for_ms", 0) + elapsed_ms : 0;
+    int64_t first_ms = mr_time_ms(mr_json_get_string(before, "first_seen"));
 
-    mr_json_set_string(row, "first_seen", first ? first : now);
-    mr_json_set_string(row, "last_seen", now);
+    if (first_ms == 0 || first_ms > now_ms)
+        first_ms = now_ms;
+    mr_document_set_time(row, "first_seen", first_ms);
+    mr_document_set_time(row, "last_seen", now_ms);
     mr_json_set(row, "gone_at", NULL);
-    mr_json_set_int(row, "seen_for_ms", seen_for);
+    mr_json_set_int(row, "seen_for_ms", now_ms - first_ms);
 }
 
 /* Into the proof: each holder once, with the newest times. old: its row there, or NULL.
@@ -202,7 +201,6 @@ void mr_holders_update(struct mr_volume *volume, struct json_object *rows, bool 
     MR_AUTO_JSON struct json_object *before = mr_take_ptr(volume->holders);
     struct json_object *list = json_object_new_array();
     struct mr_operation *op = volume->op;
-    int64_t last_ms = volume->holders_at_ms;
     char now[MR_TIME_TEXT];
 
     volume->holders_at_ms = mr_wall_ms();
@@ -218,7 +216,13 @@ void mr_holders_update(struct mr_volume *volume, struct json_object *rows, bool 
     for (size_t i = 0; i < json_object_array_length(list); i++) {
         struct json_object *row = json_object_array_get_idx(list, i);
         const char *id = mr_json_get_string(row, "id");
-        set_seen(row, mr_holders_find(before, id), volume->holders_at_ms - last_ms, now);
+        struct json_object *old = mr_holders_find(before, id);
+        if (!old && op) /* before the agent was started again */
+            old = mr_holders_find(op->waited_for, id);
+        set_seen(row, old, volume->holders_at_ms);
+        /* Nothing is done to who only might hold. */
+        if (!mr_json_get_bool(row, "certain", true))
+            mr_json_set(row, "actions", json_object_new_array());
     }
     volume->holders = list;
     if (known_held && op)
@@ -311,7 +315,8 @@ static void on_scanned(void *ctx, struct json_object *rows, bool complete,
         return;
     mr_holders_update(op->volume, rows, complete, true);
     mr_exits_watch(op, rows);
-    if (op->wd < 0 || !any_certain(rows))
+    /* Once in any case: a frozen file system may hide behind others. */
+    if (op->wd < 0 || op->examine_at_ns == 0 || !any_certain(rows))
         mr_examine(op);
 }
 

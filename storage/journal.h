@@ -25,8 +25,8 @@ struct mr_record {
     const char *volume_id;
     const char *state;          /* mr_state_name(); "absent" for a tombstone */
     struct json_object *volume; /* the rest of the volume's durable facts, no secrets */
-    const char *operation_id;   /* NULL: no operation row */
-    struct json_object *operation; /* document of the operation row */
+    const char *operation_id;   /* of the line of history; NULL: none */
+    struct json_object *operation; /* document of the operation row; NULL: no such row */
     const char *event;             /* history: "attach_intent", "unmapping", ... */
     struct json_object *detail;    /* history detail, may be NULL */
 };

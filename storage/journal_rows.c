@@ -76,7 +76,7 @@ bool mr_journal_writer_put(const struct mr_journal_writer *w,
         !bind_text(v, 4, text[MR_JOURNAL_VOLUME]) || !bind_int(v, 5, row->at_ms) ||
         !finish(v))
         return false;
-    if (text[MR_JOURNAL_OPERATION_ID] &&
+    if (text[MR_JOURNAL_OPERATION_ID] && text[MR_JOURNAL_OPERATION] &&
         (!bind_text(o, 1, text[MR_JOURNAL_OPERATION_ID]) ||
          !bind_int(o, 2, row->number) || !bind_text(o, 3, text[MR_JOURNAL_OPERATION]) ||
          !bind_int(o, 4, row->at_ms) || !finish(o)))

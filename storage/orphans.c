@@ -45,6 +45,10 @@ static int check(struct mr_engine *engine, const struct mr_volume *volume, const
     if (!volume || volume->state == MR_STATE_ABSENT)
         return mr_refuse_unknown(id, err);
     const struct mr_operation *op = volume->op;
+    if (volume->forgotten && !op) {
+        int rc = mr_fail(err, MR_E_ORPHAN, 0, "volume '%s' was given up already", id);
+        return mr_err_remedy(err, rc, "DELETE /orphans/%s takes it down", id);
+    }
     if (!op || op->goal != MR_GOAL_ABSENT || op->recovering) {
         int rc = mr_fail(err, MR_E_NOT_DETACHING, 0,
                          "volume '%s' is not being detached; nothing was changed", id);
@@ -74,6 +78,7 @@ struct mr_pending *mr_engine_forget(struct mr_engine *engine, const char *id,
     mr_json_set_string(op->forget, "reason", reason);
     mr_json_set_int(op->forget, "at_ms", mr_wall_ms());
     mr_json_set(op->forget, "by", json_object_get(caller));
+    mr_json_set(op->forget, "waited_for", json_object_get(op->waited_for));
     (void)mr_fail(
         &op->error, MR_E_ORPHAN, 0, "the wait was given up; '%s' is still mapped%s%s%s",
         volume->identity.node, op->unmap_asked ? " until its last user lets go" : "",

@@ -161,6 +161,7 @@ int mr_reconcile_load(struct mr_engine *engine, struct mr_err *err)
     for (struct mr_operation *op = engine->operations; op; op = op->next)
         engine->ended_count += op->ended != 0;
     for (size_t i = 0; i < engine->volume_count; i++) {
+        mr_act_note_lost(engine->volumes[i]);
         rc = start_volume(engine->volumes[i], err);
         if (rc < 0)
             return rc;

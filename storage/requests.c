@@ -53,8 +53,25 @@ static int refuse_lost_writes(const struct mr_volume *volume, struct mr_err *err
         "repair the device and PUT the volume, or repeat with accept_data_loss=true");
 }
 
+int mr_refuse_forced(const struct mr_volume *volume, struct mr_err *err)
+{
+    if (!volume->forced)
+        return 0;
+    int rc = mr_fail(err, MR_E_DATA_NOT_WRITTEN, 0,
+                     "an action made the file system or the device of volume '%s' fail; "
+                     "what is still mapped gives errors only",
+                     volume->id);
+    return mr_err_remedy(err, rc < 0 ? rc : -EIO, "DELETE it to its end, then PUT it");
+}
+
 static int refuse_orphan(const struct mr_volume *volume, struct mr_err *err)
 {
+    if (volume->op) {
+        int rc = mr_fail(err, MR_E_ORPHAN, 0,
+                         "volume '%s' was given up and is being taken down as an orphan",
+                         volume->id);
+        return mr_err_remedy(err, rc, "wait for operation %s", volume->op->id);
+    }
     int rc = mr_fail(err, MR_E_ORPHAN, 0,
                      "the detach of volume '%s' was given up; '%s' is still mapped",
                      volume->id, volume->identity.node);
@@ -313,6 +330,8 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
         rc = refuse_orphan(volume, err);
     else if (volume && volume->op)
         return join_attach(volume, spec, ret_op, err);
+    else if (volume && mr_volume_has_residue(volume) && volume->forced)
+        rc = mr_refuse_forced(volume, err);
     else if (volume && mr_volume_has_residue(volume) &&
              !mr_spec_equal(volume->spec, spec))
         rc = refuse_other_spec(volume, err);
@@ -374,6 +393,7 @@ static int start_detach(struct mr_volume *volume, bool accept_data_loss,
     if (!op)
         return -ENOMEM;
     op->accept_data_loss = accept_data_loss;
+    op->waited_for = json_object_get(mr_json_get(volume->forgotten, "waited_for"));
     mr_volume_set_state(volume, MR_STATE_DETACHING);
     mr_operation_start(op, plan, "detach_intent");
     *ret_op = op;

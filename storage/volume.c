@@ -27,6 +27,7 @@ void mr_volume_free(struct mr_volume *volume)
     (void)json_object_put(volume->holders);
     (void)json_object_put(volume->unfinished);
     (void)json_object_put(volume->forgotten);
+    (void)json_object_put(volume->acting);
     free(volume);
 }
 
@@ -61,6 +62,7 @@ void mr_volume_clear_facts(struct mr_volume *volume)
     mr_volume_clear_identity(volume);
     memset(&volume->mount, 0, sizeof(volume->mount));
     volume->data_not_written = false;
+    volume->forced = false;
     (void)json_object_put(volume->holders);
     volume->holders = NULL;
     volume->holders_at_ms = 0;
@@ -216,6 +218,8 @@ struct json_object *mr_volume_to_row(const struct mr_volume *volume)
     mr_json_set(row, "mount", mr_mount_record_to_json(&volume->mount));
     mr_json_set(row, "format", format_to_row(&volume->format));
     mr_json_set_bool(row, "data_not_written", volume->data_not_written);
+    mr_json_set_bool(row, "forced", volume->forced);
+    mr_json_set(row, "acting", json_object_get(volume->acting));
     mr_json_set(row, "error", volume->has_error ? mr_err_to_json(&volume->error) : NULL);
     mr_json_set(row, "proof", json_object_get(volume->proof));
     mr_json_set_int(row, "attached_at_ms", volume->attached_at_ms);
@@ -251,6 +255,8 @@ int mr_volume_from_row(struct mr_volume *volume, struct json_object *row,
     mr_mount_record_from_json(&volume->mount, mr_json_get(row, "mount"));
     format_from_row(&volume->format, mr_json_get(row, "format"));
     volume->data_not_written = mr_json_get_bool(row, "data_not_written", false);
+    volume->forced = mr_json_get_bool(row, "forced", false);
+    volume->acting = json_object_get(mr_json_get(row, "acting"));
     volume->has_error = error != NULL;
     if (error)
         mr_err_from_json(&volume->error, error);
@@ -273,6 +279,7 @@ void mr_volume_record(struct mr_volume *volume, const char *event,
         .volume_id = volume->id,
         .state = mr_state_name(op && op->ending ? op->end_state : volume->state),
         .volume = row,
+        .operation_id = op && !op->recovering ? op->id : NULL,
         .event = event,
         .detail = detail,
     };

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -35,6 +36,18 @@ const char *mr_time_text(int64_t wall_ms, char dst[MR_TIME_TEXT])
     (void)snprintf(dst, MR_TIME_TEXT, "%s.%03uZ", text,
                    (unsigned)(wall_ms % 1000) % 1000U);
     return dst;
+}
+
+int64_t mr_time_ms(const char *text)
+{
+    struct tm tm = {0};
+    const char *end = text ? strptime(text, "%Y-%m-%dT%H:%M:%S.", &tm) : NULL;
+    char *rest = NULL;
+
+    if (!end || strlen(end) != 4 || strspn(end, "0123456789") != 3)
+        return 0;
+    long ms = strtol(end, &rest, 10);
+    return *rest == 'Z' ? (int64_t)timegm(&tm) * 1000 + ms : 0;
 }
 
 void mr_sleep_ns(int64_t ns)

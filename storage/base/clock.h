@@ -19,6 +19,8 @@ int64_t mr_now_ns(void);  /* CLOCK_MONOTONIC */
 int64_t mr_wall_ms(void); /* CLOCK_REALTIME */
 /* RFC 3339, UTC, milliseconds; dst holds at least MR_TIME_TEXT bytes. Returns dst. */
 const char *mr_time_text(int64_t wall_ms, char dst[MR_TIME_TEXT]);
+/* Back from such a text, 0 when it is none. */
+int64_t mr_time_ms(const char *text);
 /* Sleeps (worker and helper processes only, never in the core). */
 void mr_sleep_ns(int64_t ns);
 /* /proc/sys/kernel/random/boot_id without the newline. Returns 0 or a negative errno. */

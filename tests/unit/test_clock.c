@@ -22,6 +22,18 @@ static void test_times_are_rfc_3339_utc_with_milliseconds(void **state)
     }
 }
 
+static void test_times_come_back_from_their_text(void **state)
+{
+    (void)state;
+    char text[MR_TIME_TEXT];
+    assert_int_equal(mr_time_ms(mr_time_text(1795342272345, text)), 1795342272345);
+    assert_int_equal(mr_time_ms("2026-11-22T10:11:12.005Z"), 1795342272005);
+    assert_int_equal(mr_time_ms("2026-11-22T10:11:12Z"), 0);
+    assert_int_equal(mr_time_ms("2026-11-22T10:11:12.12aZ"), 0);
+    assert_int_equal(mr_time_ms(""), 0);
+    assert_int_equal(mr_time_ms(NULL), 0);
+}
+
 static void test_absurd_times_stay_within_the_buffer(void **state)
 {
     (void)state;
@@ -58,6 +70,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_times_are_rfc_3339_utc_with_milliseconds),
+        cmocka_unit_test(test_times_come_back_from_their_text),
         cmocka_unit_test(test_absurd_times_stay_within_the_buffer),
         cmocka_unit_test(test_sleep_is_not_short),
         cmocka_unit_test(test_the_boot_id_is_a_uuid),

@@ -349,7 +349,11 @@ static void test_action_is_journalled_with_its_caller_then_done(void **state)
     /* A second one has to wait. */
     const struct mr_action_request thaw = {.action = MR_ACTION_THAW};
     expect_refusal(env, &thaw, MR_E_OPERATION_PENDING);
-    script(env, "scan", SEEN(ROW("b2", "open-file", "2")));
+    /* Before the act a1 is still seen, after it not. */
+    script(env, "scan",
+           "[{'complete':true,'holders':[" ROW("a1", "mount-copy", "1") "," ROW(
+               "b2", "open-file",
+               "2") "]},{'complete':true,'holders':[" ROW("b2", "open-file", "2") "]}]");
     run_to_answer(env, pending);
     assert_false(answer.has_err);
     struct json_object *results = mr_json_get(answer.document, "results");
@@ -362,6 +366,69 @@ static void test_action_is_journalled_with_its_caller_then_done(void **state)
     assert_string_equal(events(env, "action"), "action");
     assert_string_equal(events(env, "action_done"), "action_done");
     forget_answer();
+}
+
+static void test_nothing_is_done_to_who_let_go_meanwhile(void **state)
+{
+    struct env *env = *state;
+    start_held(env);
+    script(env, "scan", SEEN(ROW("a1", "mount-copy", "1")));
+    run_to_answer(env, act(env, (struct mr_action_request){.action = MR_ACTION_SIGNAL,
+                                                           .holders = ids("['b2']")}));
+    struct json_object *result =
+        json_object_array_get_idx(mr_json_get(answer.document, "results"), 0);
+    assert_string_equal(mr_json_get_string(result, "holder"), "b2");
+    assert_string_equal(mr_json_get_string(result, "detail"),
+                        "does not hold it any more; nothing was done");
+    forget_answer();
+}
+
+static void test_nothing_is_done_to_who_only_might_hold(void **state)
+{
+    struct env *env = *state;
+    script(env, "claim", "[{'result':'busy'}]");
+    script(env, "scan",
+           SEEN("{'id':'c3','kind':'in-flight-fd','certain':false,'pid':7,"
+                "'actions':['signal']}"));
+    (void)del(env, "v");
+    run_until(env, names_nobody);
+    struct json_object *row = row_of_kind(v(env)->holders, "in-flight-fd");
+    assert_int_equal(json_object_array_length(mr_json_get(row, "actions")), 0);
+    const struct mr_action_request request = {.action = MR_ACTION_SIGNAL,
+                                              .holders = ids("['c3']")};
+    expect_refusal(env, &request, MR_E_ACTION_UNSUPPORTED);
+    (void)json_object_put(request.holders);
+}
+
+static void test_action_cut_off_by_a_stop_is_told_after_the_start(void **state)
+{
+    struct env *env = *state;
+    start_held(env);
+    script(env, "act", "[{'sleep_ms':300}]");
+    (void)act(env, (struct mr_action_request){.action = MR_ACTION_THAW});
+    env_stop(env);
+    env_start(env);
+    assert_string_equal(events(env, "action"), "action");
+    assert_string_equal(events(env, "action_lost"), "action_lost");
+    env_stop(env);
+    env_start(env);
+    assert_string_equal(events(env, "action_lost"), "action_lost");
+    forget_answer();
+}
+
+static void test_restart_does_not_make_a_hold_younger(void **state)
+{
+    struct env *env = *state;
+    start_held(env);
+    struct json_object *row = row_of_kind(v(env)->holders, "open-file");
+    char first[MR_TIME_TEXT];
+    (void)snprintf(first, sizeof(first), "%s", mr_json_get_string(row, "first_seen"));
+    env_stop(env);
+    env_start(env);
+    run_until(env, names_file);
+    row = row_of_kind(v(env)->holders, "open-file");
+    assert_string_equal(mr_json_get_string(row, "first_seen"), first);
+    assert_true(mr_json_get_int(row, "seen_for_ms", 0) > 0);
 }
 
 static bool no_action(struct env *env)
@@ -421,6 +488,10 @@ int main(void)
         T(test_actions_take_only_ids_of_the_last_scan_and_fitting_kinds),
         T(test_loss_must_be_accepted),
         T(test_action_is_journalled_with_its_caller_then_done),
+        T(test_nothing_is_done_to_who_let_go_meanwhile),
+        T(test_nothing_is_done_to_who_only_might_hold),
+        T(test_action_cut_off_by_a_stop_is_told_after_the_start),
+        T(test_restart_does_not_make_a_hold_younger),
         T(test_action_goes_on_when_its_client_has_gone),
         T(test_action_whose_worker_dies_says_so),
         T(test_agent_may_stop_while_an_action_runs),

@@ -195,11 +195,52 @@ static void test_put_waits_for_a_running_action(void **state)
     struct mr_err err;
     script(env, "act", "[{'sleep_ms':300,'results':[]}]");
     start_held(env);
-    assert_non_null(act(env, MR_ACTION_SHUTDOWN, &err));
+    assert_non_null(act(env, MR_ACTION_THAW, &err));
     assert_true(put_again(env, &back, &err) < 0);
     assert_int_equal(err.code, MR_E_OPERATION_PENDING);
     assert_int_equal(mr_operation_ended(v(env)->op), 0);
     run_until(env, one_answer);
+    script(env, "inspect", ABSENT_NOW);
+    assert_int_equal(put_again(env, &back, &err), 0);
+    run_to_end(env, back);
+    assert_int_equal(v(env)->state, MR_STATE_ATTACHED);
+}
+
+static void test_what_was_made_to_fail_is_not_brought_back(void **state)
+{
+    struct env *env = *state;
+    struct mr_operation *op = NULL;
+    struct mr_err err;
+    start_held(env);
+    assert_non_null(act(env, MR_ACTION_SHUTDOWN, &err));
+    run_until(env, one_answer);
+    assert_true(put_again(env, &op, &err) < 0);
+    assert_int_equal(err.code, MR_E_DATA_NOT_WRITTEN);
+    env_stop(env);
+    env_start(env);
+    run_until(env, held);
+    assert_true(put_again(env, &op, &err) < 0);
+    assert_int_equal(err.code, MR_E_DATA_NOT_WRITTEN);
+    op = v(env)->op;
+    script(env, "claim", "[{'result':'claimed','unmap':'deferred'}]");
+    mr_detach_look_again(op);
+    run_to_end(env, op);
+    assert_int_equal(mr_operation_ended(op), 1);
+    op = put(env, "v"); /* a new attachment, of which nothing was made to fail */
+    assert_false(v(env)->forced);
+}
+
+static void test_shutdown_that_was_not_done_forces_nothing(void **state)
+{
+    struct env *env = *state;
+    struct mr_operation *back = NULL;
+    struct mr_err err;
+    script(env, "act", "[{'error':{'code':'action-unsupported','message':'no'}}]");
+    start_held(env);
+    assert_non_null(act(env, MR_ACTION_SHUTDOWN, &err));
+    assert_true(v(env)->forced);
+    run_until(env, one_answer);
+    assert_false(v(env)->op->accept_data_loss);
     script(env, "inspect", ABSENT_NOW);
     assert_int_equal(put_again(env, &back, &err), 0);
     run_to_end(env, back);
@@ -429,6 +470,8 @@ int main(void)
         T(test_record_of_an_action_does_not_undo_the_end),
         T(test_forget_waits_for_a_running_action),
         T(test_put_waits_for_a_running_action),
+        T(test_what_was_made_to_fail_is_not_brought_back),
+        T(test_shutdown_that_was_not_done_forces_nothing),
         T(test_action_is_refused_once_the_detach_is_called_off),
         T(test_gate_is_not_opened_twice),
         T(test_gate_takes_no_candidates_for_openers),

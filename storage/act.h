@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One action on the holders of a volume, shared by action_request.c, which decides, and
+ * actions.c, which runs it. Core thread only.
+ */
+#ifndef MR_STORAGE_ACT_H
+#define MR_STORAGE_ACT_H
+
+#include "storage/engine_internal.h"
+
+struct mr_act {
+    struct mr_act *next; /* of those left behind */
+    struct mr_engine *engine;
+    struct mr_volume *volume;
+    char operation[MR_OPERATION_ID_TEXT];
+    enum mr_action action;
+    struct json_object *request; /* what the journal has: action, holders, caller, ... */
+    struct json_object *gone;    /* results of those who did not hold any more */
+    struct json_object *results;
+    int64_t started_at_ms;
+    int64_t ended_at_ms;
+    bool was_accepted; /* the loss of data, before this action */
+    bool was_forced;
+    struct mr_pending *pending; /* NULL: the client went away */
+    struct mr_worker *worker;
+    struct mr_scan_request *scan;
+};
+
+/* Everything was checked and act is the volume's: writes it to the journal, then acts. */
+void mr_act_start(struct mr_act *act);
+/* What is at work (takes the reference; NULL: nothing), for a start after a crash. */
+void mr_act_set_acting(struct mr_volume *volume, struct json_object *request);
+
+#endif
