@@ -327,45 +327,6 @@ void mr_detach_look_again(struct mr_operation *op)
 
 /* --- the end --- */
 
-static struct json_object *evidence(struct mr_operation *op)
-{
-    struct json_object *json = json_object_get(op->evidence);
-    if (!json) {
-        json = json_object_new_object();
-        mr_json_set_bool(json, "exclusive_open", false);
-        mr_json_set(json, "diskseq", NULL);
-        mr_json_set(json, "openers", NULL);
-        mr_json_set(json, "stacked_loops", NULL);
-        mr_json_set_string(json, "gone", "nothing was mapped");
-    }
-    if (op->resumed && op->released_at_ms == 0)
-        mr_json_set_string(json, "gone", "found gone at restart");
-    return json;
-}
-
-static struct json_object *proof(struct mr_operation *op)
-{
-    const struct mr_volume *volume = op->volume;
-    struct json_object *json = json_object_new_object();
-    /* No time is ever invented: what we did not see has none. */
-    bool both = op->released_at_ms > 0 && volume->unmounted_at_ms > 0;
-
-    mr_json_set_string(json, "volume", volume->id);
-    mr_json_set_string(json, "operation", op->id);
-    mr_document_set_time(json, "unmounted_at", volume->unmounted_at_ms);
-    mr_document_set_time(json, "released_at", op->released_at_ms);
-    mr_document_set_time(json, "unmapped_at", op->released_at_ms > 0 ? mr_wall_ms() : 0);
-    if (both)
-        mr_json_set_int(json, "held_ms", op->released_at_ms - volume->unmounted_at_ms);
-    else
-        mr_json_set(json, "held_ms", NULL);
-    mr_json_set(json, "waited_for",
-                op->waited_for ? json_object_get(op->waited_for)
-                               : json_object_new_array());
-    mr_json_set(json, "evidence", evidence(op));
-    return json;
-}
-
 void mr_detach_finish(struct mr_operation *op)
 {
     struct mr_volume *volume = op->volume;
@@ -377,7 +338,7 @@ void mr_detach_finish(struct mr_operation *op)
         mr_operation_end(op, -1, MR_STATE_FAILED, "undone");
         return;
     }
-    op->proof = proof(op);
+    op->proof = mr_proof_make(op);
     (void)json_object_put(volume->proof);
     volume->proof = json_object_get(op->proof);
     mr_volume_clear_facts(volume);

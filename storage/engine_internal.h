@@ -286,6 +286,10 @@ void mr_detach_reply(struct mr_operation *op, bool ok, struct json_object *messa
 void mr_detach_armed(struct mr_operation *op, int wd);
 /* The plan came to its end: proof, tombstone (or `failed` after an undo). */
 void mr_detach_finish(struct mr_operation *op);
+/* --- proof.c --- */
+/* The proof of release of a detach whose plan came to its end. New reference. */
+struct json_object *mr_proof_make(struct mr_operation *op);
+/* --- detach.c --- */
 /* Wake-ups of the checker. */
 void mr_detach_unmounted(struct mr_operation *op);
 void mr_detach_look_again(struct mr_operation *op);
@@ -357,12 +361,18 @@ int mr_cancel_for_detach(struct mr_volume *volume, bool accept_data_loss,
 /* op has ended: starts what was to come then. */
 void mr_cancel_go_on(struct mr_operation *op);
 
-/* --- requests.c --- */
+/* --- refuse.c: each returns a negative errno --- */
 int mr_refuse_recovering(struct mr_err *err);
+int mr_refuse_unknown(const char *id, struct mr_err *err);
+int mr_refuse_wedged(const struct mr_volume *volume, struct mr_err *err);
+int mr_refuse_pending(const struct mr_volume *volume, struct mr_err *err);
+int mr_refuse_lost_writes(const struct mr_volume *volume, struct mr_err *err);
+int mr_refuse_orphan(const struct mr_volume *volume, struct mr_err *err);
+int mr_refuse_other_spec(const struct mr_volume *volume, struct mr_err *err);
 /* 0 unless an action has made the file system or the device fail. */
 int mr_refuse_forced(const struct mr_volume *volume, struct mr_err *err);
-int mr_refuse_unknown(const char *id, struct mr_err *err);
-int mr_refuse_pending(const struct mr_volume *volume, struct mr_err *err);
+
+/* --- requests.c --- */
 /* A new operation in the engine's list, or NULL and err. */
 struct mr_operation *mr_request_operation(struct mr_volume *volume, enum mr_goal goal,
                                           struct mr_err *err);

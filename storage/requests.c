@@ -13,80 +13,6 @@
 
 /* --- PUT --- */
 
-int mr_refuse_recovering(struct mr_err *err)
-{
-    int rc = mr_fail(err, MR_E_RECOVERING, 0,
-                     "the agent compares its journal with the kernel; nothing was done");
-    return mr_err_remedy(err, rc, "try again in a moment");
-}
-
-static int refuse_wedged(const struct mr_volume *volume, struct mr_err *err)
-{
-    int rc = mr_fail(err, MR_E_WEDGED, 0,
-                     "a worker of volume '%s' does not answer: a system call hangs",
-                     volume->id);
-    return mr_err_remedy(
-        err, rc, "the volume recovers by itself when the device or its target answers");
-}
-
-int mr_refuse_pending(const struct mr_volume *volume, struct mr_err *err)
-{
-    const char *what = volume->op->goal == MR_GOAL_ABSENT ? "detached"
-                       : volume->op->undoing ? "cleaned up after a failed attach"
-                                             : "attached";
-    int rc = mr_fail(err, MR_E_OPERATION_PENDING, 0, "volume '%s' is being %s (%s)",
-                     volume->id, what, volume->op->id);
-    return mr_err_remedy(err, rc, "wait for operation %s", volume->op->id);
-}
-
-static int refuse_lost_writes(const struct mr_volume *volume, struct mr_err *err)
-{
-    if (volume->has_error && volume->error.code == MR_E_DATA_NOT_WRITTEN) {
-        *err = volume->error;
-        return -EIO;
-    }
-    int rc = mr_fail(err, MR_E_DATA_NOT_WRITTEN, 0,
-                     "an earlier detach of volume '%s' found that data was not written",
-                     volume->id);
-    return mr_err_remedy(
-        err, rc,
-        "repair the device and PUT the volume, or repeat with accept_data_loss=true");
-}
-
-int mr_refuse_forced(const struct mr_volume *volume, struct mr_err *err)
-{
-    if (!volume->forced)
-        return 0;
-    int rc = mr_fail(err, MR_E_DATA_NOT_WRITTEN, 0,
-                     "an action made the file system or the device of volume '%s' fail; "
-                     "what is still mapped gives errors only",
-                     volume->id);
-    return mr_err_remedy(err, rc < 0 ? rc : -EIO, "DELETE it to its end, then PUT it");
-}
-
-static int refuse_orphan(const struct mr_volume *volume, struct mr_err *err)
-{
-    if (volume->op) {
-        int rc = mr_fail(err, MR_E_ORPHAN, 0,
-                         "volume '%s' was given up and is being taken down as an orphan",
-                         volume->id);
-        return mr_err_remedy(err, rc, "wait for operation %s", volume->op->id);
-    }
-    int rc = mr_fail(err, MR_E_ORPHAN, 0,
-                     "the detach of volume '%s' was given up; '%s' is still mapped",
-                     volume->id, volume->identity.node);
-    (void)mr_err_remedy(err, rc, "take it down with DELETE /orphans/%s", volume->id);
-    err->residue = MR_RESIDUE_POSSIBLE;
-    return rc;
-}
-
-static int refuse_other_spec(const struct mr_volume *volume, struct mr_err *err)
-{
-    int rc = mr_fail(err, MR_E_SPEC_CONFLICT, 0,
-                     "volume '%s' is attached with another spec", volume->id);
-    return mr_err_remedy(err, rc, "DELETE it first, or PUT the same spec");
-}
-
 /* What is below root, or NULL. */
 static const char *below(const char *root, const char *path)
 {
@@ -302,13 +228,13 @@ static int join_attach(struct mr_volume *volume, struct mr_spec *spec,
     int rc = 0;
 
     if (volume->wedged)
-        rc = refuse_wedged(volume, err);
+        rc = mr_refuse_wedged(volume, err);
     else if (op->recovering)
         rc = mr_refuse_recovering(err);
     else if (op->undoing && !op->known_held) /* a moment, then it is as it was */
         rc = mr_refuse_pending(volume, err);
     else if (!mr_spec_equal(volume->spec, spec))
-        rc = refuse_other_spec(volume, err);
+        rc = mr_refuse_other_spec(volume, err);
     else if (op->goal == MR_GOAL_ATTACHED && !op->undoing)
         *ret_op = op;
     else if ((rc = mr_cancel_for_attach(volume, spec, ret_op, err)) == 0)
@@ -327,14 +253,14 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
     if (mr_engine_recovering(engine))
         rc = mr_refuse_recovering(err);
     else if (volume && volume->forgotten)
-        rc = refuse_orphan(volume, err);
+        rc = mr_refuse_orphan(volume, err);
     else if (volume && volume->op)
         return join_attach(volume, spec, ret_op, err);
     else if (volume && mr_volume_has_residue(volume) && volume->forced)
         rc = mr_refuse_forced(volume, err);
     else if (volume && mr_volume_has_residue(volume) &&
              !mr_spec_equal(volume->spec, spec))
-        rc = refuse_other_spec(volume, err);
+        rc = mr_refuse_other_spec(volume, err);
     else if (volume && mr_volume_has_residue(volume) && volume->mount.root[0])
         return start_verify(volume, spec, ret_op, err);
     else {
@@ -357,11 +283,6 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
 }
 
 /* --- DELETE --- */
-
-int mr_refuse_unknown(const char *id, struct mr_err *err)
-{
-    return mr_fail(err, MR_E_VOLUME_NOT_FOUND, 0, "there is no volume '%s'", id);
-}
 
 /* Nothing of it exists in this boot: the end is all there is to do. */
 static int end_at_once(struct mr_volume *volume, struct mr_operation **ret_op,
@@ -388,7 +309,7 @@ static int start_detach(struct mr_volume *volume, bool accept_data_loss,
 {
     const enum mr_step *plan = mr_plan(volume->state, MR_GOAL_ABSENT);
     if (!plan)
-        return refuse_wedged(volume, err);
+        return mr_refuse_wedged(volume, err);
     struct mr_operation *op = mr_request_operation(volume, MR_GOAL_ABSENT, err);
     if (!op)
         return -ENOMEM;
@@ -410,7 +331,7 @@ static int join_detach(struct mr_volume *volume, bool accept_data_loss,
     if (op->undoing && op->known_held && !volume->wedged)
         return mr_cancel_for_detach(volume, accept_data_loss, ret_op, err);
     if (op->goal != MR_GOAL_ABSENT)
-        return volume->wedged ? refuse_wedged(volume, err)
+        return volume->wedged ? mr_refuse_wedged(volume, err)
                               : mr_refuse_pending(volume, err);
     if (op->then) /* a PUT came before: what it asked for is to be awaited */
         return mr_refuse_pending(volume, err);
@@ -427,7 +348,7 @@ int mr_request_detach(struct mr_volume *volume, bool accept_data_loss,
     if (!mr_volume_has_residue(volume))
         return end_at_once(volume, ret_op, err);
     if (volume->data_not_written && !accept_data_loss)
-        return refuse_lost_writes(volume, err);
+        return mr_refuse_lost_writes(volume, err);
     return start_detach(volume, accept_data_loss, ret_op, err);
 }
 
@@ -453,6 +374,6 @@ int mr_engine_detach(struct mr_engine *engine, const char *id, const char *mount
                        "nothing was changed",
                        id, mount_path, volume->spec->mount_path);
     if (volume->forgotten)
-        return refuse_orphan(volume, err);
+        return mr_refuse_orphan(volume, err);
     return mr_request_detach(volume, accept_data_loss, ret_op, err);
 }

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The proof of release: what was seen, when, and who had to let go. No time is ever
+ * invented.
+ */
+#include "storage/base/json.h"
+#include "storage/engine_internal.h"
+
+static struct json_object *evidence(struct mr_operation *op)
+{
+    struct json_object *json = json_object_get(op->evidence);
+    if (!json) {
+        json = json_object_new_object();
+        mr_json_set_bool(json, "exclusive_open", false);
+        mr_json_set(json, "diskseq", NULL);
+        mr_json_set(json, "openers", NULL);
+        mr_json_set(json, "stacked_loops", NULL);
+        mr_json_set_string(json, "gone", "nothing was mapped");
+    }
+    if (op->resumed && op->released_at_ms == 0)
+        mr_json_set_string(json, "gone", "found gone at restart");
+    return json;
+}
+
+struct json_object *mr_proof_make(struct mr_operation *op)
+{
+    const struct mr_volume *volume = op->volume;
+    struct json_object *json = json_object_new_object();
+    /* No time is ever invented: what we did not see has none. */
+    bool both = op->released_at_ms > 0 && volume->unmounted_at_ms > 0;
+
+    mr_json_set_string(json, "volume", volume->id);
+    mr_json_set_string(json, "operation", op->id);
+    mr_document_set_time(json, "unmounted_at", volume->unmounted_at_ms);
+    mr_document_set_time(json, "released_at", op->released_at_ms);
+    mr_document_set_time(json, "unmapped_at", op->released_at_ms > 0 ? mr_wall_ms() : 0);
+    if (both)
+        mr_json_set_int(json, "held_ms", op->released_at_ms - volume->unmounted_at_ms);
+    else
+        mr_json_set(json, "held_ms", NULL);
+    mr_json_set(json, "waited_for",
+                op->waited_for ? json_object_get(op->waited_for)
+                               : json_object_new_array());
+    mr_json_set(json, "evidence", evidence(op));
+    return json;
+}
