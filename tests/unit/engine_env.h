@@ -197,6 +197,36 @@ static inline int setup(void **state)
     return 0;
 }
 
+/* The volume of tests that need only one. */
+static inline struct mr_volume *v(struct env *env)
+{
+    return mr_engine_lookup(env->engine, "v");
+}
+
+static inline bool held(struct env *env)
+{
+    return v(env)->op && v(env)->op->known_held;
+}
+
+static inline bool unmapping(struct env *env)
+{
+    return v(env)->op && v(env)->op->step == MR_STEP_UNMAP && v(env)->op->busy;
+}
+
+/* With "v" attached, and found as it was left. */
+static inline int setup_attached(void **state)
+{
+    (void)setup(state);
+    struct env *env = *state;
+    struct mr_operation *op = put(env, "v");
+    run_to_end(env, op);
+    assert_int_equal(mr_operation_ended(op), 1);
+    (void)asked(env);
+    script(env, "inspect", FOUND);
+    script_same_content(env);
+    return 0;
+}
+
 static inline void remove_tree(const char *path)
 {
     DIR *dir = opendir(path);

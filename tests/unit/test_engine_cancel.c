@@ -9,33 +9,6 @@
 
 #define ABSENT_NOW "[{'found':true," DEVICE(42) ",'mounted':'absent'}]"
 
-static struct mr_volume *v(struct env *env)
-{
-    return mr_engine_lookup(env->engine, "v");
-}
-
-static int setup_attached(void **state)
-{
-    (void)setup(state);
-    struct env *env = *state;
-    struct mr_operation *op = put(env, "v");
-    run_to_end(env, op);
-    (void)asked(env);
-    script(env, "inspect", FOUND);
-    script_same_content(env);
-    return 0;
-}
-
-static bool held(struct env *env)
-{
-    return v(env)->op && v(env)->op->known_held;
-}
-
-static bool unmapping(struct env *env)
-{
-    return v(env)->op && v(env)->op->step == MR_STEP_UNMAP && v(env)->op->busy;
-}
-
 static struct mr_operation *start_held(struct env *env, const char *command,
                                        const char *replies)
 {

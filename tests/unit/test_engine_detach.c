@@ -9,28 +9,6 @@
 #include <signal.h>
 #include <sqlite3.h>
 
-static struct mr_volume *v(struct env *env)
-{
-    return mr_engine_lookup(env->engine, "v");
-}
-
-static int setup_attached(void **state)
-{
-    (void)setup(state);
-    struct env *env = *state;
-    struct mr_operation *op = put(env, "v");
-    run_to_end(env, op);
-    assert_int_equal(mr_operation_ended(op), 1);
-    (void)asked(env);
-    script(env, "inspect", FOUND);
-    return 0;
-}
-
-static bool held(struct env *env)
-{
-    return v(env)->op && v(env)->op->known_held;
-}
-
 static bool wedged(struct env *env)
 {
     return v(env)->wedged;

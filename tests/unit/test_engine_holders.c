@@ -12,27 +12,6 @@
     ",'start_time':5,'comm':'c','path':'/p'}"
 #define SEEN(rows) "[{'complete':true,'holders':[" rows "]}]"
 
-static struct mr_volume *v(struct env *env)
-{
-    return mr_engine_lookup(env->engine, "v");
-}
-
-static int setup_attached(void **state)
-{
-    (void)setup(state);
-    struct env *env = *state;
-    struct mr_operation *op = put(env, "v");
-    run_to_end(env, op);
-    (void)asked(env);
-    script(env, "inspect", FOUND);
-    return 0;
-}
-
-static bool held(struct env *env)
-{
-    return v(env)->op && v(env)->op->known_held;
-}
-
 static struct json_object *row_of_kind(struct json_object *rows, const char *kind)
 {
     size_t count = rows ? json_object_array_length(rows) : 0;
