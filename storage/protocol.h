@@ -54,7 +54,10 @@
  *   pid, start_time, tid, comm, uid, user, cgroup, container, runtime, unit, mount_ns, mount_id,
  *   processes, path, device, actions, remedy), then {"done": true, "elapsed_ms": N}, and it exits.
  *   held: the device is known to be held; only then candidates that cannot be told from innocent
- *   ones (certain: false) are named, and only when no certain holder was found. Mount namespaces
+ *   ones (certain: false) are named, and only when no certain holder was found. Layers of an
+ *   overlay are paths: certain in our own namespace, and where a copy of the volume is mounted at
+ *   that path, or when our own namespace has the same overlay; else it is a candidate. A namespace
+ *   gets at most 20 rows for its mounts (ours 75, all foreign ones together 75). Mount namespaces
  *   with a copy get a FAN_MNT_DETACH mark, so that the end of the copy wakes the core.
  *
  * Action: `mooring-worker action` with the channel at fd 3 and the checker's inotify at fd 4. One
@@ -64,10 +67,13 @@
  *             {"event": "armed", "wd": N}. Only while the device is known to be held by a file
  *             system and our own mount is gone.
  *   act       action (mr_action_name()), identity, driver, token, runtime_dir, fs_type, read_only,
- *             mount (record, or null when our own mount is gone), holders (rows of the last scan),
- *             signal ("TERM"|"KILL")
+ *             mount (record, or null when our own mount is gone), mount_path (where the volume is
+ *             or was mounted, text), spare [mount records of other volumes, at the path of a row],
+ *             holders (rows of the last scan), signal ("TERM"|"KILL")
  *             -> results [{holder (row id or null), done, detail}]. Each row is checked against
- *             the kernel again before anything is done to it.
+ *             the kernel again before anything is done to it. Refused: a mount of ours or of
+ *             `spare`, and what would take one along (shared propagation); an overlay that cannot
+ *             be tied to the volume; a process that only keeps a mount namespace open.
  */
 /* clang-format on */
 

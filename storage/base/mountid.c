@@ -186,3 +186,12 @@ enum mr_presence mr_mount_present(const struct mr_mount_id *id)
         return MR_PRESENCE_UNKNOWN;
     return id->unique ? present_by_statmount(id) : present_by_mountinfo(id);
 }
+
+int mr_mount_old_id(const struct mr_mount_id *id, uint64_t *ret)
+{
+    struct mr_statmount status = {0};
+    int r = id->unique ? status_of(id->id, &status) : 0;
+
+    *ret = id->unique ? status.mnt_id_old : id->id;
+    return r;
+}

@@ -34,4 +34,9 @@ int mr_mount_id_at(int dirfd, const char *path, struct mr_mount_id *ret);
  * mountinfo. Safe in the core. */
 enum mr_presence mr_mount_present(const struct mr_mount_id *id);
 
+/* The reusable id that mountinfo shows for this mount of our own namespace. 0 (then *ret
+ * is 0 when id names none), -ENOENT when the mount is not there any more, or another
+ * negative errno when that cannot be told. */
+int mr_mount_old_id(const struct mr_mount_id *id, uint64_t *ret);
+
 #endif

@@ -62,6 +62,27 @@ int mr_command_examine(struct mr_worker *worker, struct json_object *cmd,
     return r;
 }
 
+/* Volumes of ours that a row may be about. */
+static int read_spares(struct json_object *cmd, struct mr_act *act, struct mr_err *err)
+{
+    static struct mr_mount_record record; /* large */
+    struct json_object *spare = mr_json_get(cmd, "spare");
+    size_t count =
+        json_object_is_type(spare, json_type_array) ? json_object_array_length(spare) : 0;
+
+    if (count == 0)
+        return 0;
+    act->spares = calloc(count, sizeof(*act->spares));
+    if (!act->spares)
+        return mr_fail(err, MR_E_INTERNAL, ENOMEM, "action");
+    for (size_t i = 0; i < count; i++) {
+        mr_mount_record_from_json(&record, json_object_array_get_idx(spare, i));
+        act->spares[i] = record.mount;
+    }
+    act->spare_count = count;
+    return 0;
+}
+
 static int read_act(struct json_object *cmd, struct mr_act *act, enum mr_action *ret,
                     struct mr_err *err)
 {
@@ -75,6 +96,9 @@ static int read_act(struct json_object *cmd, struct mr_act *act, enum mr_action 
         r = mr_arg_token(cmd, &act->token, err);
     if (r == 0)
         r = mr_arg_text(cmd, "runtime_dir", &act->runtime_dir, err);
+    if (r == 0)
+        r = read_spares(cmd, act, err);
+    act->mount_path = mr_json_get_string(cmd, "mount_path");
     act->has_mount = mr_json_get(cmd, "mount") != NULL;
     if (r == 0 && act->has_mount)
         r = mr_arg_mount(cmd, &act->mount, err);
@@ -225,6 +249,7 @@ int mr_command_act(struct mr_worker *worker, struct json_object *cmd,
     else if (r == 0)
         r = act_on_volume(&act, action, results, err);
     mr_close(&act.device_fd);
+    free(act.spares);
     if (r == 0)
         mr_json_set(reply, "results", mr_take_ptr(results));
     return r;

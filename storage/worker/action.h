@@ -55,6 +55,9 @@ struct mr_act {
     const char *runtime_dir;
     bool has_mount;
     struct mr_mount_record mount;
+    const char *mount_path;     /* where it is or was mounted, by text; may be NULL */
+    struct mr_mount_id *spares; /* mounts of our other volumes */
+    size_t spare_count;
     int signal;
     int64_t deadline_ns; /* no further row is begun after it */
 };
@@ -68,7 +71,8 @@ bool mr_act_in_child(const struct mr_act *act, mr_child_fn fn, void *ctx,
                      int64_t limit_ms, struct mr_outcome *ret);
 
 /* Takes one mount down in its mount namespace by umount2(UMOUNT_NOFOLLOW), never lazily,
- * never by force, never our own. mount-copy, nested-mount, covering-mount, overlay. */
+ * never by force, never our own or that of another volume, neither itself nor by shared
+ * propagation. mount-copy, nested-mount, covering-mount, overlay. */
 void mr_act_unmount(const struct mr_act *act, const struct mr_target_row *row,
                     struct mr_outcome *ret);
 

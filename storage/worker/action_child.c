@@ -76,6 +76,14 @@ static bool take_answer(int pipe, struct mr_outcome *ret)
     return true;
 }
 
+/* Without a pidfd there is no event to wait for. It may hang in the kernel. */
+static void end_by_pid(pid_t pid)
+{
+    (void)kill(pid, SIGKILL);
+    for (int i = 0; i < KILL_WAIT_MS && waitpid(pid, NULL, WNOHANG) == 0; i++)
+        mr_sleep_ns(MR_NS_PER_MS);
+}
+
 bool mr_act_in_child(const struct mr_act *act, mr_child_fn fn, void *ctx,
                      int64_t limit_ms, struct mr_outcome *ret)
 {
@@ -96,6 +104,8 @@ bool mr_act_in_child(const struct mr_act *act, mr_child_fn fn, void *ctx,
     MR_AUTO_CLOSE int pidfd = pid < 0 ? -1 : pidfd_open(pid, 0);
     if (pidfd < 0) {
         mr_outcome(ret, false, "no child process: %s", strerrorname_np(errno));
+        if (pid > 0)
+            end_by_pid(pid);
         return false;
     }
     bool ended = await(pidfd, until_ns);

@@ -7,11 +7,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
@@ -21,57 +19,33 @@
 #include "storage/base/clock.h"
 #include "storage/base/fd.h"
 #include "storage/protocol.h"
+#include "storage/worker/holder.h"
+#include "storage/worker/own_process.h"
 #include "storage/worker/scan_parse.h"
 
 #define END_WAIT_NS (2 * MR_NS_PER_S)
-#define LUN_PROGRAM "mooring-lun"
 
-/* Asks no server: the file may lie on anything (fs/fuse/dir.c). */
-static int stat_file(const char *path, struct statx *ret)
-{
-    return statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, 0, ret) < 0 ? -errno : 0;
-}
-
-/* Is the program of this process the file `path`? */
-static bool runs(pid_t pid, const char *path)
-{
-    char link[32];
-    struct statx theirs;
-    struct statx ours;
-
-    (void)snprintf(link, sizeof(link), "/proc/%d/exe", pid);
-    return stat_file(link, &theirs) == 0 && stat_file(path, &ours) == 0 &&
-           theirs.stx_dev_major == ours.stx_dev_major &&
-           theirs.stx_dev_minor == ours.stx_dev_minor && theirs.stx_ino == ours.stx_ino;
-}
-
-/* Others may run our programs to hide behind them. */
-static bool is_root(pid_t pid)
-{
-    char path[32];
-    struct stat st;
-
-    (void)snprintf(path, sizeof(path), "/proc/%d", pid);
-    return stat(path, &st) == 0 && st.st_uid == 0;
-}
-
-/* The agent, its workers and its servers: what they hold, they hold for a volume. */
 static bool is_ours(const struct mr_act *act, pid_t pid)
 {
-    char self[PATH_MAX];
-    char lun[PATH_MAX];
-    ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    char path[32];
 
-    if (pid == getpid() || pid == getppid() || pid == act->identity.lun_pid)
+    (void)snprintf(path, sizeof(path), "/proc/%d", pid);
+    MR_AUTO_CLOSE int dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return pid == act->identity.lun_pid || mr_is_own_process(pid, dir);
+}
+
+/* A row of a mount may name one that only has an fd on the namespace: somebody who looks
+ * at it, or a runtime. Its end is not what was asked for. */
+static bool is_in_space(const struct mr_target_row *row)
+{
+    char path[64];
+    struct stat st;
+
+    if (!mr_holder_is_mount(row->kind) || row->mount_ns == 0)
         return true;
-    if (len <= 0)
-        return true; /* cannot tell */
-    self[len] = '\0';
-    const char *slash = strrchr(self, '/');
-    if (!slash ||
-        mr_format(lun, sizeof(lun), "%.*s/" LUN_PROGRAM, (int)(slash - self), self) < 0)
-        return true;
-    return is_root(pid) && (runs(pid, self) || runs(pid, lun));
+    (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/ns/mnt", row->pid,
+                   row->tid > 0 ? row->tid : row->pid);
+    return stat(path, &st) == 0 && st.st_ino == row->mount_ns;
 }
 
 /* After the pidfd was opened. True when the process is the one of the row and may be
@@ -97,6 +71,10 @@ static bool check(const struct mr_act *act, const struct mr_target_row *row,
         mr_outcome(ret, false, "refused: a thread of the kernel");
     else if (is_ours(act, row->pid))
         mr_outcome(ret, false, "refused: a process of this agent");
+    else if (!is_in_space(row))
+        mr_outcome(ret, false,
+                   "refused: pid %d only keeps the namespace open, it is not in there",
+                   row->pid);
     else
         return true;
     return false;

@@ -16,90 +16,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "storage/base/cleanup.h"
 #include "storage/base/clock.h"
-#include "storage/worker/holder.h"
+#include "storage/worker/action_mount.h"
+#include "storage/worker/mount_list.h"
 #include "storage/worker/mount_ns.h"
 #include "storage/worker/mount_table.h"
 #include "storage/worker/mounter_path.h"
-#include "storage/worker/scan_parse.h"
 
 #define UMOUNT_LIMIT_MS 5000
 #define BUSY_TRIES 6
 #define BUSY_FIRST_NS (5 * MR_NS_PER_MS)
 
 struct job {
-    const struct mr_act *act;
-    const struct mr_target_row *row;
+    struct mr_mount_case look;
     int ns_fd;
-    bool own_ns;
-    bool foreign;    /* owned by another user namespace */
-    uint64_t own_id; /* our own mount, as the table shows it; 0: none */
+    bool foreign; /* owned by another user namespace */
 };
-
-#define AUTO_TABLE __attribute__((cleanup(mr_mount_table_clear)))
-
-/* The reader's root may lie below that of the namespace: then the scan saw the end of the
- * path. Its text was cleaned. */
-static bool same_path(const struct mr_mount_entry *entry, const char *path)
-{
-    MR_AUTO_FREE char *point = mr_holder_text(entry->point);
-    size_t have = point ? strlen(point) : 0;
-    size_t want = path ? strlen(path) : 0;
-
-    return want == 0 ||
-           (path[0] == '/' && have >= want && strcmp(point + have - want, path) == 0);
-}
-
-static bool has_layer_below(const struct mr_mount_entry *entry, const char *dir)
-{
-    MR_AUTO_FREE char *options = strdup(entry->options);
-    struct mr_overlay_layers layers = {.options = options};
-
-    for (const char *layer; options && (layer = mr_overlay_next(&layers));)
-        if (mr_path_below(layer, dir))
-            return true;
-    return false;
-}
-
-/* The layers are text: only while our mount is there they can be told from others. */
-static bool is_overlay(const struct job *job, const struct mr_mount_entry *entry)
-{
-    const struct mr_mount_record *own = &job->act->mount;
-    char dir[2 * PATH_MAX + 2];
-
-    if (strcmp(entry->fs_type, "overlay") != 0)
-        return false;
-    if (!job->act->has_mount)
-        return true;
-    (void)snprintf(dir, sizeof(dir), "%s/%s",
-                   strcmp(own->root, "/") == 0 ? "" : own->root, own->path);
-    return has_layer_below(entry, dir);
-}
-
-/* Is it what the row says? */
-static bool is_target(const struct job *job, const struct mr_mount_table *table,
-                      const struct mr_mount_entry *entry)
-{
-    const struct mr_identity *identity = &job->act->identity;
-    const dev_t dev = makedev(identity->major, identity->minor);
-    const struct mr_mount_entry *own =
-        job->own_ns ? mr_mount_table_find(table, job->own_id) : NULL;
-    bool right = false;
-
-    if (job->row->kind == MR_HOLDER_MOUNT_COPY)
-        right = entry->dev == dev;
-    else if (job->row->kind == MR_HOLDER_OVERLAY)
-        right = is_overlay(job, entry);
-    else if (job->row->kind == MR_HOLDER_NESTED_MOUNT)
-        right = mr_mount_is_inside(table, entry, dev);
-    else if (job->row->kind == MR_HOLDER_COVERING_MOUNT)
-        right = own && mr_mount_covers(table, entry, own);
-    return right && same_path(entry, job->row->path);
-}
 
 /* As the table shows it. 0 or a negative errno. */
 static int id_on_top(int dirfd, const char *name, uint64_t *ret)
@@ -169,7 +104,7 @@ static void explain(const struct job *job, int errnum, struct mr_outcome *ret)
 }
 
 /* The mount behind this entry, now in our own namespace. */
-static void umount_entry(const struct job *job, const struct mr_mount_entry *entry,
+static void umount_entry(const struct job *job, const struct mr_mountinfo *entry,
                          struct mr_outcome *ret)
 {
     MR_AUTO_PLACE struct mr_place place = MR_PLACE_NONE;
@@ -192,43 +127,65 @@ static void umount_entry(const struct job *job, const struct mr_mount_entry *ent
         explain(job, -r, ret);
 }
 
+/* What mountinfo leaves out need not be gone: it shows only what can be reached from the
+ * reader's root directory. */
+static void explain_missing(const struct job *job, struct mr_outcome *ret)
+{
+    uint64_t ns_id = 0;
+
+    int r = mr_mount_ns_id(job->ns_fd, &ns_id);
+    if (r == 0)
+        r = mr_mount_is_listed(ns_id, job->look.row->mount_id);
+    if (r == 0)
+        mr_outcome(ret, true, "not there any more");
+    else if (r > 0)
+        mr_outcome(ret, false,
+                   "out of reach in that namespace: no path leads to it; end its "
+                   "processes (signal) instead");
+    else
+        mr_outcome(ret, false,
+                   "not in sight there, and whether it is gone cannot be told: %s",
+                   strerrorname_np(-r));
+}
+
+static bool is_still_there(int self, uint64_t id)
+{
+    MR_AUTO_TABLE struct mr_mount_table table = {0};
+
+    return mr_mount_table_read(self, &table) < 0 || mr_mount_table_find(&table, id);
+}
+
 /* In the child. /proc of the agent stays reachable by fd: a container has its own, or
  * none. */
 static void act_inside(void *ctx, struct mr_outcome *ret)
 {
-    const struct job *job = ctx;
-    const struct mr_target_row *row = job->row;
-    AUTO_TABLE struct mr_mount_table table = {0};
-    AUTO_TABLE struct mr_mount_table after = {0};
+    struct job *job = ctx;
+    struct mr_mount_case *look = &job->look;
     MR_AUTO_CLOSE int self = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
     /* Whatever we may hang on in there, the device is not kept by it. */
-    (void)close(job->act->device_fd);
-    if (self < 0 || setns(job->ns_fd, CLONE_NEWNS) < 0) {
+    (void)close(look->act->device_fd);
+    int r = self < 0 ? -errno : mr_mount_table_read(self, &look->here);
+    if (r == 0 && setns(job->ns_fd, CLONE_NEWNS) < 0) {
         mr_outcome(ret, false, "the mount namespace cannot be entered: %s",
                    strerrorname_np(errno));
         return;
     }
-    int r = mr_mount_table_read(self, &table);
+    if (r == 0)
+        r = mr_mount_table_read(self, &look->there);
     if (r < 0) {
-        mr_outcome(ret, false, "the mount table there cannot be read: %s",
-                   strerrorname_np(-r));
+        mr_outcome(ret, false, "the mount table cannot be read: %s", strerrorname_np(-r));
         return;
     }
-    const struct mr_mount_entry *entry = mr_mount_table_find(&table, row->mount_id);
+    const struct mr_mountinfo *entry =
+        mr_mount_table_find(&look->there, look->row->mount_id);
     if (!entry) {
-        mr_outcome(ret, true, "not there any more");
+        explain_missing(job, ret);
         return;
     }
-    if (job->own_ns && entry->id == job->own_id)
-        mr_outcome(ret, false, "refused: it is the volume's own mount");
-    else if (!is_target(job, &table, entry))
-        mr_outcome(ret, false, "refused: mount %" PRIu64 " there is not what was seen",
-                   entry->id);
-    else
+    if (mr_mount_may_go(look, entry, ret))
         umount_entry(job, entry, ret);
-    if (ret->done &&
-        (mr_mount_table_read(self, &after) < 0 || mr_mount_table_find(&after, entry->id)))
+    if (ret->done && is_still_there(self, entry->id))
         mr_outcome(ret, false, "another mount came on top of it meanwhile");
 }
 
@@ -243,7 +200,7 @@ void mr_act_unmount(const struct mr_act *act, const struct mr_target_row *row,
                     struct mr_outcome *ret)
 {
     MR_AUTO_CLOSE int ns_fd = -1;
-    struct job job = {.act = act, .row = row};
+    struct job job = {.look = {.act = act, .row = row}};
 
     if (row->mount_ns == 0 || row->mount_id == 0) {
         mr_outcome(ret, false, "the holder names no mount");
@@ -262,8 +219,9 @@ void mr_act_unmount(const struct mr_act *act, const struct mr_target_row *row,
         return;
     }
     job.ns_fd = ns_fd;
-    job.own_ns = is_own_ns(row->mount_ns);
     job.foreign = mr_mount_ns_foreign(ns_fd);
-    job.own_id = act->has_mount ? mr_mount_table_id(&act->mount.mount) : 0;
-    (void)mr_act_in_child(act, act_inside, &job, UMOUNT_LIMIT_MS, ret);
+    job.look.own_ns = is_own_ns(row->mount_ns);
+    if (mr_mount_find_ours(&job.look, ret))
+        (void)mr_act_in_child(act, act_inside, &job, UMOUNT_LIMIT_MS, ret);
+    free(job.look.ours);
 }

@@ -33,7 +33,7 @@ static void hash_text(uint64_t *hash, const char *text)
     hash_bytes(hash, text ? text : "", (text ? strlen(text) : 0) + 1);
 }
 
-static bool names_a_mount(enum mr_holder_kind kind)
+bool mr_holder_is_mount(enum mr_holder_kind kind)
 {
     return kind == MR_HOLDER_MOUNT_COPY || kind == MR_HOLDER_NESTED_MOUNT ||
            kind == MR_HOLDER_COVERING_MOUNT || kind == MR_HOLDER_OVERLAY;
@@ -44,16 +44,16 @@ uint64_t mr_holder_id(const struct mr_holder *row)
     uint64_t hash = MR_FNV_BASIS;
 
     hash_text(&hash, mr_holder_kind_name(row->kind));
-    if (names_a_mount(row->kind)) {
+    if (mr_holder_is_mount(row->kind)) {
         hash_number(&hash, row->mount_ns);
         hash_number(&hash, row->mount_id);
     } else {
         hash_number(&hash, (uint64_t)row->pid);
         hash_number(&hash, (uint64_t)row->tid);
         hash_number(&hash, row->start_time);
+        hash_text(&hash, row->path);
+        hash_text(&hash, row->device);
     }
-    hash_text(&hash, row->path);
-    hash_text(&hash, row->device);
     return hash ? hash : 1;
 }
 
@@ -123,46 +123,31 @@ static bool row_copy(struct mr_holder *dst, const struct mr_holder *src)
     return ok;
 }
 
-/* One mount has several paths when tasks with different roots look at it. */
-static bool same_mount(const struct mr_holder *a, const struct mr_holder *b)
+static bool has_id(const struct mr_holders *list, uint64_t id)
 {
-    return names_a_mount(a->kind) && a->kind == b->kind && a->mount_ns == b->mount_ns &&
-           a->mount_id == b->mount_id;
-}
-
-static bool has_row(const struct mr_holders *list, const struct mr_holder *row)
-{
-    uint64_t id = mr_holder_id(row);
-
     for (size_t i = 0; i < list->count; i++)
-        if (mr_holder_id(&list->rows[i]) == id || same_mount(&list->rows[i], row))
+        if (list->rows[i].id == id)
             return true;
     return false;
 }
 
 int mr_holders_add(struct mr_holders *list, const struct mr_holder *row)
 {
-    struct mr_holder copy;
+    uint64_t id = row->id ? row->id : mr_holder_id(row);
 
-    if (!row_copy(&copy, row)) {
-        row_clear(&copy);
+    if (has_id(list, id))
+        return 0;
+    if (list->count >= MR_SCAN_HOLDERS_MAX)
+        return -ENOSPC;
+    struct mr_holder *rows = reallocarray(list->rows, list->count + 1, sizeof(*rows));
+    if (!rows)
+        return -ENOMEM;
+    list->rows = rows;
+    if (!row_copy(&rows[list->count], row)) {
+        row_clear(&rows[list->count]);
         return -ENOMEM;
     }
-    int rc = 0;
-    if (has_row(list, &copy)) {
-        row_clear(&copy);
-        return 0;
-    }
-    if (list->count >= MR_SCAN_HOLDERS_MAX)
-        rc = -ENOSPC;
-    struct mr_holder *rows =
-        rc < 0 ? NULL : reallocarray(list->rows, list->count + 1, sizeof(*rows));
-    if (!rows) {
-        row_clear(&copy);
-        return rc < 0 ? rc : -ENOMEM;
-    }
-    list->rows = rows;
-    rows[list->count++] = copy;
+    rows[list->count++].id = id;
     return 0;
 }
 
@@ -189,7 +174,7 @@ static struct json_object *row_to_json(const struct mr_holder *row)
 
     if (!json)
         return NULL;
-    (void)snprintf(id, sizeof(id), "%016" PRIx64, mr_holder_id(row));
+    (void)snprintf(id, sizeof(id), "%016" PRIx64, row->id);
     mr_json_set_string(json, "id", id);
     mr_json_set_string(json, "kind", mr_holder_kind_name(row->kind));
     mr_json_set_bool(json, "certain", !row->candidate);
@@ -207,9 +192,10 @@ static struct json_object *row_to_json(const struct mr_holder *row)
     set_number(json, "mount_id", row->mount_id);
     mr_json_set_string(json, "path", row->path);
     mr_json_set_string(json, "device", row->device);
-    if (names_a_mount(row->kind))
+    if (mr_holder_is_mount(row->kind))
         mr_json_set_int(json, "processes", (int64_t)row->processes);
-    mr_json_set(json, "actions", mr_holder_actions(row->kind, row->pid != 0));
+    mr_json_set(json, "actions",
+                mr_holder_actions(row->kind, row->pid != 0 && !row->only_pins));
     mr_json_set_string(json, "remedy", mr_holder_remedy(row->kind));
     return json;
 }

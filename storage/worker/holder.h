@@ -19,7 +19,10 @@
 /* Zero or NULL is "does not apply" or "not known" and becomes JSON null. */
 struct mr_holder {
     enum mr_holder_kind kind;
+    uint64_t id;    /* 0: not computed yet */
     bool candidate; /* may be innocent: certain = false */
+    bool only_pins; /* of mounts: the process is not in the namespace, it has an fd on it
+                     */
     bool has_uid;
     uid_t uid; /* effective, as in our own user namespace */
     pid_t pid;
@@ -43,9 +46,12 @@ struct mr_holders {
     size_t count;
 };
 
-/* 64-bit FNV-1a of what makes the holder this one: a mount is named by namespace, mount
- * id and path (its processes come and go), the rest by process, path and device. Never 0.
- */
+/* Is it a mount in some namespace? */
+bool mr_holder_is_mount(enum mr_holder_kind kind);
+
+/* 64-bit FNV-1a of what makes the holder this one: a mount is named by namespace and
+ * mount id (its processes come and go, its path changes when a directory above is
+ * renamed), the rest by process, path and device. Never 0. */
 uint64_t mr_holder_id(const struct mr_holder *row);
 
 /* Adds a cleaned copy of the row (text stays the caller's); one with the same id is kept

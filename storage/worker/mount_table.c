@@ -4,11 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "storage/base/fd.h"
-#include "storage/base/statmount.h"
-#include "storage/worker/scan_parse.h"
 
 #define TABLE_BYTES_MAX (64UL * 1024 * 1024)
 
@@ -32,17 +29,9 @@ int mr_mount_table_read(int task_dir, struct mr_mount_table *ret)
         return -ENOMEM;
     char *rest = ret->text;
     for (char *line; (line = strsep(&rest, "\n")) && *line;) {
-        struct mr_mountinfo info;
-        if (mr_parse_mountinfo(line, &info) < 0)
+        if (mr_parse_mountinfo(line, &ret->entries[ret->count]) < 0)
             return -EBADMSG;
-        ret->entries[ret->count++] = (struct mr_mount_entry){
-            .id = info.id,
-            .parent = info.parent,
-            .dev = info.dev,
-            .point = info.point,
-            .fs_type = info.fs_type,
-            .options = info.options,
-        };
+        ret->count++;
     }
     return 0;
 }
@@ -54,24 +43,8 @@ void mr_mount_table_clear(struct mr_mount_table *table)
     *table = (struct mr_mount_table){0};
 }
 
-uint64_t mr_mount_table_id(const struct mr_mount_id *mount)
-{
-    struct mr_statmount facts = {0};
-    struct mr_mnt_id_req request = {
-        .size = MR_MNT_ID_REQ_SIZE_VER0,
-        .mnt_id = mount->id,
-        .param = MR_STATMOUNT_MNT_BASIC,
-    };
-
-    if (!mount->unique)
-        return mount->id;
-    return syscall(SYS_statmount, &request, &facts, sizeof(facts), 0U) == 0
-               ? facts.mnt_id_old
-               : 0;
-}
-
-const struct mr_mount_entry *mr_mount_table_find(const struct mr_mount_table *table,
-                                                 uint64_t id)
+const struct mr_mountinfo *mr_mount_table_find(const struct mr_mount_table *table,
+                                               uint64_t id)
 {
     for (size_t i = 0; i < table->count; i++)
         if (table->entries[i].id == id)
@@ -80,14 +53,14 @@ const struct mr_mount_entry *mr_mount_table_find(const struct mr_mount_table *ta
 }
 
 /* The root of a namespace may be its own parent. */
-static const struct mr_mount_entry *parent(const struct mr_mount_table *table,
-                                           const struct mr_mount_entry *entry)
+static const struct mr_mountinfo *parent(const struct mr_mount_table *table,
+                                         const struct mr_mountinfo *entry)
 {
     return entry->parent == entry->id ? NULL : mr_mount_table_find(table, entry->parent);
 }
 
 bool mr_mount_is_inside(const struct mr_mount_table *table,
-                        const struct mr_mount_entry *entry, dev_t dev)
+                        const struct mr_mountinfo *entry, dev_t dev)
 {
     size_t depth = 0; /* the text is only as sane as its writer */
 
@@ -100,13 +73,13 @@ bool mr_mount_is_inside(const struct mr_mount_table *table,
 }
 
 /* Mounted on `own` or on a mount that leads to it, over what leads on. */
-static bool hides(const struct mr_mount_table *table, const struct mr_mount_entry *entry,
-                  const struct mr_mount_entry *own)
+static bool hides(const struct mr_mount_table *table, const struct mr_mountinfo *entry,
+                  const struct mr_mountinfo *own)
 {
-    const struct mr_mount_entry *above = own;
+    const struct mr_mountinfo *above = own;
     size_t depth = 0;
 
-    for (const struct mr_mount_entry *at = own; at && depth < table->count; depth++) {
+    for (const struct mr_mountinfo *at = own; at && depth < table->count; depth++) {
         if (at->id == entry->id)
             return false; /* it leads to ours */
         if (at->id == entry->parent)
@@ -117,11 +90,11 @@ static bool hides(const struct mr_mount_table *table, const struct mr_mount_entr
     return false;
 }
 
-bool mr_mount_covers(const struct mr_mount_table *table,
-                     const struct mr_mount_entry *entry, const struct mr_mount_entry *own)
+bool mr_mount_covers(const struct mr_mount_table *table, const struct mr_mountinfo *entry,
+                     const struct mr_mountinfo *own)
 {
     for (size_t depth = 0; entry && depth < table->count; depth++) {
-        const struct mr_mount_entry *below = parent(table, entry);
+        const struct mr_mountinfo *below = parent(table, entry);
         if (hides(table, entry, own))
             return true;
         if (!below || strcmp(below->point, entry->point) != 0)

@@ -11,20 +11,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "storage/base/mountid.h"
-
-struct mr_mount_entry {
-    uint64_t id;
-    uint64_t parent;
-    dev_t dev;
-    const char *point; /* unescaped */
-    const char *fs_type;
-    char *options; /* of the super block, escaped */
-};
+#include "storage/worker/scan_parse.h"
 
 struct mr_mount_table {
     char *text; /* what the entries point into */
-    struct mr_mount_entry *entries;
+    struct mr_mountinfo *entries;
     size_t count;
 };
 
@@ -32,23 +23,19 @@ struct mr_mount_table {
  * cases the table can be cleared. */
 int mr_mount_table_read(int task_dir, struct mr_mount_table *ret);
 void mr_mount_table_clear(struct mr_mount_table *table);
-
-/* The id that the table shows for a mount of our own namespace (statmount(2) for a unique
- * one), 0 when it is not there any more. */
-uint64_t mr_mount_table_id(const struct mr_mount_id *mount);
+#define MR_AUTO_TABLE __attribute__((cleanup(mr_mount_table_clear)))
 
 /* NULL when there is none with this id. */
-const struct mr_mount_entry *mr_mount_table_find(const struct mr_mount_table *table,
-                                                 uint64_t id);
+const struct mr_mountinfo *mr_mount_table_find(const struct mr_mount_table *table,
+                                               uint64_t id);
 
 /* Is it mounted, at any depth, on a mount of the device (or on a mount on that)? */
 bool mr_mount_is_inside(const struct mr_mount_table *table,
-                        const struct mr_mount_entry *entry, dev_t dev);
+                        const struct mr_mountinfo *entry, dev_t dev);
 
 /* Does it hide `own`, or one of the mounts that lead to it? So does what is stacked on
  * such a mount. */
-bool mr_mount_covers(const struct mr_mount_table *table,
-                     const struct mr_mount_entry *entry,
-                     const struct mr_mount_entry *own);
+bool mr_mount_covers(const struct mr_mount_table *table, const struct mr_mountinfo *entry,
+                     const struct mr_mountinfo *own);
 
 #endif

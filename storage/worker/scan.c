@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -18,7 +19,6 @@
 #include "storage/base/msg.h"
 #include "storage/identity.h"
 #include "storage/protocol.h"
-#include "storage/worker/mount_table.h"
 #include "storage/worker/scan_parse.h"
 #include "storage/worker/scan_state.h"
 
@@ -74,10 +74,16 @@ static void read_target(struct mr_scan *scan, struct mr_scan_target *target,
         .disk = makedev((unsigned)mr_json_get_int(json, "major", 0),
                         (unsigned)mr_json_get_int(json, "minor", 0)),
         .diskseq = (uint64_t)mr_json_get_int(json, "diskseq", 0),
-        .own_mount = mr_mount_table_id(&own.mount),
         .held = mr_json_get_bool(json, "held", false),
         .complete = true,
     };
+    int rc = mr_mount_old_id(&own.mount, &target->own_mount);
+    if (rc < 0 && rc != -ENOENT) {
+        target->complete = false;
+        if (asprintf(&target->own_place, "%s/%s", strcmp(own.root, "/") ? own.root : "",
+                     own.path) < 0)
+            target->own_place = NULL;
+    }
     if (target->disk == 0 || is_replaced(target)) {
         target->replaced = true;
         target->complete = false;
@@ -146,12 +152,8 @@ static void find_self(struct mr_scan *scan)
     } else {
         scan->complete = false;
     }
-    if (mr_scan_statx(AT_FDCWD, "/proc/self/exe", &sx) == 0) {
-        scan->exe_dev = makedev(sx.stx_dev_major, sx.stx_dev_minor);
-        scan->exe_inode = sx.stx_ino;
-    }
-    if (readlink("/proc/self/exe", scan->exe, sizeof(scan->exe) - 1) < 0)
-        scan->exe[0] = '\0';
+    if (mr_scan_statx(AT_FDCWD, "/proc/self/exe", &sx) < 0)
+        scan->complete = false; /* then everybody may be one of ours */
 }
 
 /* Puts a process to a mount in a foreign namespace: the first one in there, else one that
@@ -168,6 +170,7 @@ static void name_mount(struct mr_scan *scan, struct mr_holder *row,
     bool inside = space->pid != 0;
     if (row->mount_ns == scan->own_space || (!inside && space->pinned_by == 0))
         return;
+    row->only_pins = !inside;
     row->pid = inside ? space->pid : space->pinned_by;
     row->tid = inside ? space->tid : 0;
     row->start_time = inside ? space->start_time : space->pin_start_time;
@@ -234,7 +237,11 @@ static void scan_done(struct mr_scan *scan)
     for (size_t i = 0; i < scan->target_count; i++) {
         mr_holders_clear(&scan->targets[i].holders);
         mr_holders_clear(&scan->targets[i].candidates);
+        free(scan->targets[i].own_place);
     }
+    for (size_t i = 0; i < scan->overlay_count; i++)
+        free(scan->overlays[i].point);
+    free(scan->overlays);
     for (size_t i = 0; i < scan->socket_count; i++)
         free(scan->sockets[i].path);
     free(scan->sockets);

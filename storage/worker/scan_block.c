@@ -15,6 +15,7 @@
 
 #include "storage/base/cleanup.h"
 #include "storage/base/fd.h"
+#include "storage/worker/mount_table.h"
 #include "storage/worker/scan_parse.h"
 
 #define MR_TABLE_MAX (64UL * 1024 * 1024)
@@ -177,26 +178,22 @@ static void list_loops(struct mr_scan *scan, struct loops *loops)
 /* Puts the file-system type of our own mount table to each backing path. */
 static int classify_loops(const struct loops *loops)
 {
-    MR_AUTO_FREE char *text = NULL;
+    MR_AUTO_TABLE struct mr_mount_table table = {0};
+    MR_AUTO_CLOSE int self = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-    ssize_t len = mr_read_file(AT_FDCWD, "/proc/self/mountinfo", MR_TABLE_MAX, &text);
-    if (len < 0)
-        return (int)len;
-    char *rest = text;
-    for (char *line; (line = strsep(&rest, "\n"));) {
-        struct mr_mountinfo info;
-        if (mr_parse_mountinfo(line, &info) < 0)
-            continue;
-        size_t point_len = strlen(info.point);
+    int rc = self < 0 ? -errno : mr_mount_table_read(self, &table);
+    for (size_t m = 0; rc == 0 && m < table.count; m++) {
+        const struct mr_mountinfo *mount = &table.entries[m];
+        size_t point_len = strlen(mount->point);
         for (size_t i = 0; i < loops->count; i++) {
             struct loop *loop = &loops->items[i];
-            if (point_len < loop->matched || !mr_path_below(loop->backing, info.point))
+            if (point_len < loop->matched || !mr_path_below(loop->backing, mount->point))
                 continue;
             loop->matched = point_len; /* of several on one path the last one is on top */
-            loop->may_block = mr_fs_may_block(info.fs_type);
+            loop->may_block = mr_fs_may_block(mount->fs_type);
         }
     }
-    return 0;
+    return rc;
 }
 
 static void ask_loop(struct mr_scan *scan, const struct loop *loop)

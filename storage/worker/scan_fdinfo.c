@@ -2,6 +2,7 @@
 #include "storage/worker/scan_state.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 
 #define MR_FDINFO_MAX (16UL * 1024 * 1024)
 #define MR_RING_LOOKS 3
+#define FANOTIFY_LINK "anon_inode:[fanotify]"
 /* include/uapi/linux/fanotify.h: FAN_REPORT_FID, _DIR_FID, _NAME, _TARGET_FID and _MNT.
  * Events of such groups carry file handles or ids, not references. */
 #define MR_FAN_NO_REFERENCES 0x5e00U
@@ -89,6 +91,8 @@ void mr_scan_ring_fd(struct mr_scan_process *process, int fd_dir, const char *na
  * one for a moment. 1, 0, or a negative errno. */
 static int has_events(const struct mr_scan_process *process, const char *name)
 {
+    char path[32];
+    char link[PATH_MAX];
     int bytes = 0;
 
     if (process->tid != 0)
@@ -97,7 +101,12 @@ static int has_events(const struct mr_scan_process *process, const char *name)
     if (pidfd < 0)
         return -errno;
     MR_AUTO_CLOSE int fd = (int)syscall(SYS_pidfd_getfd, pidfd, atoi(name), 0U);
-    if (fd < 0 || ioctl(fd, FIONREAD, &bytes) < 0)
+    if (fd < 0)
+        return -errno;
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    if (strcmp(mr_scan_read_link(AT_FDCWD, path, link), FANOTIFY_LINK) != 0)
+        return -ESTALE; /* the number means another file by now, which may block */
+    if (ioctl(fd, FIONREAD, &bytes) < 0)
         return -errno;
     return bytes > 0;
 }
@@ -168,7 +177,7 @@ static void look_at_anonymous(struct mr_scan_process *process, int fd_dir,
 
     if (strcmp(link, "anon_inode:[io_uring]") == 0)
         look_at_ring(process, fd_dir, name, true);
-    else if (strcmp(link, "anon_inode:[fanotify]") == 0)
+    else if (strcmp(link, FANOTIFY_LINK) == 0)
         look_at_fanotify(process, fd_dir, name, link);
     else if (strcmp(link, "anon_inode:[fscontext]") == 0)
         mr_scan_add_candidate(process, MR_HOLDER_FS_CONTEXT, link);

@@ -7,25 +7,29 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fanotify.h>
-#include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "storage/base/cleanup.h"
-#include "storage/base/fd.h"
+#include "storage/base/clock.h"
 #include "storage/base/statmount.h"
+#include "storage/worker/mount_list.h"
 #include "storage/worker/mount_ns.h"
-#include "storage/worker/scan_parse.h"
+#include "storage/worker/mount_table.h"
 #include "storage/worker/scan_tree.h"
 
-#define MR_MOUNTINFO_MAX (64UL * 1024 * 1024)
-#define MR_LIST_BATCH 1024
 #define MR_STATMOUNT_TEXT (64 * 1024)
+#define SHARE 8 /* part of the time that is left, for one foreign namespace */
 
 struct mount_facts {
     struct mr_statmount head;
     char text[MR_STATMOUNT_TEXT];
+};
+
+struct reader {
+    struct mr_scan *scan;
+    struct mr_scan_tree *tree;
+    int64_t until_ns; /* then the next namespace has its turn */
 };
 
 /* Newer than the headers of Debian 12: include/uapi/linux/fanotify.h of Linux 6.15. */
@@ -82,62 +86,36 @@ static void mark_space(const struct mr_scan *scan, int ns_fd)
                             MR_FAN_MNT_DETACH, ns_fd, NULL);
 }
 
-/* options are cut up. */
-static void look_at_overlay(const struct mr_scan *scan, const struct mr_scan_mount *mount,
-                            uint64_t space, char *options)
+static void read_entry(struct mr_scan *scan, struct mr_scan_tree *tree,
+                       const struct mr_mountinfo *entry)
 {
-    struct mr_overlay_layers layers = {.options = options};
-    const struct mr_holder row = {
-        .kind = MR_HOLDER_OVERLAY,
-        .mount_ns = space,
-        .mount_id = mount->old_id,
-        .path = mount->point,
-    };
+    bool overlay = strcmp(entry->fs_type, "overlay") == 0;
 
-    for (const char *layer; (layer = mr_overlay_next(&layers));) {
-        for (size_t i = 0; i < scan->target_count; i++) {
-            struct mr_scan_target *target = &scan->targets[i];
-            if (!target->replaced && mr_path_below(layer, target->mount_path))
-                mr_scan_add(target, &row);
-        }
-    }
-}
-
-static void read_line(struct mr_scan *scan, struct mr_scan_tree *tree, char *line)
-{
-    struct mr_mountinfo info;
-
-    if (mr_parse_mountinfo(line, &info) < 0) {
-        scan->complete = false;
-        return;
-    }
-    if (strcmp(info.fs_type, "tmpfs") == 0 || strcmp(info.fs_type, "devtmpfs") == 0)
-        note_node_fs(scan, info.dev);
+    if (strcmp(entry->fs_type, "tmpfs") == 0 || strcmp(entry->fs_type, "devtmpfs") == 0)
+        note_node_fs(scan, entry->dev);
     const struct mr_scan_mount mount = {
-        .id = info.id,
-        .parent = info.parent,
-        .old_id = info.id,
-        .on = mr_scan_find_dev(scan, info.dev),
-        .point = strdup(info.point),
+        .id = entry->id,
+        .parent = entry->parent,
+        .old_id = entry->id,
+        .dev = entry->dev,
+        .on = mr_scan_find_dev(scan, entry->dev),
+        .point = strdup(entry->point),
+        .layers = overlay ? strdup(entry->options) : NULL,
     };
-    if (strcmp(info.fs_type, "overlay") == 0)
-        look_at_overlay(scan, &mount, tree->space, info.options);
     mr_scan_tree_add(scan, tree, &mount);
 }
 
 int mr_scan_read_mountinfo(struct mr_scan *scan, int task_dir, uint64_t space)
 {
     static struct mr_scan_tree tree;
-    MR_AUTO_FREE char *text = NULL;
+    MR_AUTO_TABLE struct mr_mount_table table = {0};
 
-    ssize_t len = mr_read_file(task_dir, "mountinfo", MR_MOUNTINFO_MAX, &text);
-    if (len < 0)
-        return (int)len;
+    int rc = mr_mount_table_read(task_dir, &table);
+    if (rc < 0)
+        return rc;
     tree.space = space;
-    char *rest = text;
-    for (char *line; (line = strsep(&rest, "\n"));)
-        if (*line)
-            read_line(scan, &tree, line);
+    for (size_t i = 0; i < table.count; i++)
+        read_entry(scan, &tree, &table.entries[i]);
     mr_scan_tree_judge(scan, &tree);
     if (tree.held_copy && space != scan->own_space) {
         MR_AUTO_CLOSE int ns = openat(task_dir, "ns/mnt", O_RDONLY | O_CLOEXEC);
@@ -147,114 +125,78 @@ int mr_scan_read_mountinfo(struct mr_scan *scan, int task_dir, uint64_t space)
     return 0;
 }
 
-/* size is how much of *ret the kernel may fill. Text may stay away (a mount point out of
- * reach), the basics may not. */
-static int ask_mount(uint64_t ns_id, uint64_t mount, uint64_t mask, size_t size,
-                     struct mount_facts *ret)
-{
-    struct mr_mnt_id_req request = {
-        .size = sizeof(request),
-        .mnt_id = mount,
-        .param = mask,
-        .mnt_ns_id = ns_id,
-    };
-    if (ns_id == 0)
-        request.size = MR_MNT_ID_REQ_SIZE_VER0;
-    ret->head.mask = 0;
-    if (syscall(SYS_statmount, &request, ret, size, 0U) < 0)
-        return -errno;
-    mask &= MR_STATMOUNT_SB_BASIC | MR_STATMOUNT_MNT_BASIC;
-    return (ret->head.mask & mask) == mask ? 0 : -EOPNOTSUPP;
-}
-
 const char *mr_scan_mount_point(const struct mr_scan_tree *tree,
                                 struct mr_scan_mount *mount)
 {
     static struct mount_facts facts; /* too large for the stack */
 
     if (!mount->point && tree->ns_id != 0 &&
-        ask_mount(tree->ns_id, mount->id, MR_STATMOUNT_MNT_POINT, sizeof(facts),
-                  &facts) == 0 &&
+        mr_mount_ask(tree->ns_id, mount->id, MR_STATMOUNT_MNT_POINT, sizeof(facts),
+                     &facts.head) == 0 &&
         facts.head.mask & MR_STATMOUNT_MNT_POINT)
         mount->point = strdup(facts.text + facts.head.mnt_point % MR_STATMOUNT_TEXT);
     return mount->point ? mount->point : "";
 }
 
-static int ask_overlay(const struct mr_scan *scan, const struct mr_scan_tree *tree,
-                       struct mr_scan_mount *mount)
+static char *read_layers(struct mr_scan *scan, uint64_t ns_id, uint64_t id)
 {
     static struct mount_facts facts;
 
-    (void)mr_scan_mount_point(tree, mount);
-    int rc =
-        ask_mount(tree->ns_id, mount->id, MR_STATMOUNT_MNT_OPTS, sizeof(facts), &facts);
+    int rc = mr_mount_ask(ns_id, id, MR_STATMOUNT_MNT_OPTS, sizeof(facts), &facts.head);
     if (rc == 0 && facts.head.mask & MR_STATMOUNT_MNT_OPTS)
-        look_at_overlay(scan, mount, tree->space,
-                        facts.text + facts.head.mnt_opts % MR_STATMOUNT_TEXT);
-    return rc;
+        return strdup(facts.text + facts.head.mnt_opts % MR_STATMOUNT_TEXT);
+    if (rc < 0)
+        mr_scan_missed(scan, -rc);
+    return NULL;
 }
 
 /* The basics, without text: that is cheap. */
-static int read_mount(struct mr_scan *scan, struct mr_scan_tree *tree, uint64_t id)
+static bool read_mount(void *ctx, const struct mr_statmount *head)
 {
-    static struct mount_facts facts;
-    const struct mr_statmount *head = &facts.head;
-
-    int rc = ask_mount(tree->ns_id, id, MR_STATMOUNT_SB_BASIC | MR_STATMOUNT_MNT_BASIC,
-                       offsetof(struct mount_facts, text), &facts);
-    if (rc < 0)
-        return rc;
+    const struct reader *reader = ctx;
+    struct mr_scan *scan = reader->scan;
+    struct mr_scan_tree *tree = reader->tree;
     dev_t dev = makedev(head->sb_dev_major, head->sb_dev_minor);
     struct mr_scan_mount mount = {
-        .id = id,
+        .id = head->mnt_id,
         .parent = head->mnt_parent_id,
         .old_id = head->mnt_id_old,
+        .dev = dev,
         .on = mr_scan_find_dev(scan, dev),
     };
+
     if (head->sb_magic == TMPFS_MAGIC) /* devtmpfs has it too */
         note_node_fs(scan, dev);
     if (head->sb_magic == OVERLAYFS_SUPER_MAGIC)
-        rc = ask_overlay(scan, tree, &mount);
+        mount.layers = read_layers(scan, tree->ns_id, mount.id);
     mr_scan_tree_add(scan, tree, &mount);
-    return rc;
+    if (tree->count % MR_MOUNTS_PER_CLOCK != 0 || mr_now_ns() < reader->until_ns)
+        return true;
+    scan->complete = false;
+    return false;
 }
 
-/* A mount or a namespace that ended in the meantime (ENOENT) is normal. */
-static void read_space(struct mr_scan *scan, struct mr_scan_tree *tree)
-{
-    static uint64_t ids[MR_LIST_BATCH];
-    struct mr_mnt_id_req request = {
-        .size = sizeof(request),
-        .mnt_id = MR_LSMT_ROOT,
-        .mnt_ns_id = tree->ns_id,
-    };
-    long count;
-
-    do {
-        count = syscall(SYS_listmount, &request, ids, MR_LIST_BATCH, 0U);
-        if (count < 0)
-            mr_scan_missed(scan, errno);
-        for (long i = 0; i < count; i++) {
-            int rc = read_mount(scan, tree, ids[i]);
-            if (rc < 0)
-                mr_scan_missed(scan, -rc);
-            request.param = ids[i];
-        }
-    } while (count == MR_LIST_BATCH && !mr_scan_late(scan));
-}
-
-/* ns_fd is -1 for our own namespace, which the core watches by itself. */
-static void list_space(struct mr_scan *scan, uint64_t space, uint64_t ns_id, int ns_fd)
+/* ns_fd is -1 for our own namespace, which the core watches by itself. 0, or a negative
+ * errno when nothing could be seen; a namespace that ended meanwhile is normal. */
+static int list_space(struct mr_scan *scan, uint64_t space, uint64_t ns_id, int ns_fd)
 {
     static struct mr_scan_tree tree;
+    struct reader reader = {.scan = scan, .tree = &tree, .until_ns = scan->deadline_ns};
+
+    if (space != scan->own_space)
+        reader.until_ns = mr_now_ns() + (scan->deadline_ns - mr_now_ns()) / SHARE;
 
     tree.space = space;
     tree.ns_id = ns_id;
-    read_space(scan, &tree);
+    int rc = mr_mount_list(ns_id, read_mount, &reader);
+    if (rc < 0)
+        mr_scan_missed(scan, -rc);
+    rc = tree.count > 0 ? 0 : rc;
     mr_scan_tree_judge(scan, &tree);
     if (tree.held_copy && ns_fd >= 0)
         mark_space(scan, ns_fd);
     mr_scan_tree_clear(&tree);
+    return rc;
 }
 
 /* All namespaces on one side of ours. 0 or a negative errno. At most two fds are open,
@@ -275,7 +217,7 @@ static int walk_direction(struct mr_scan *scan, int start, bool backwards)
         /* The entry also says that an fd on this namespace is worth a look. */
         if (!mr_scan_space(scan, st.st_ino))
             return -ENOMEM;
-        list_space(scan, st.st_ino, id, next);
+        (void)list_space(scan, st.st_ino, id, next);
         at = mr_take_fd(&next);
     }
     return 0;
@@ -288,12 +230,12 @@ static int walk_spaces(struct mr_scan *scan)
     uint64_t id = 0;
 
     int rc = own < 0 ? -errno : mr_mount_ns_id(own, &id);
+    if (rc == 0) /* first: no other one is to take its place in the list */
+        rc = list_space(scan, scan->own_space, id, -1);
     if (rc == 0)
         rc = walk_direction(scan, own, false);
     if (rc == 0)
         rc = walk_direction(scan, own, true);
-    if (rc == 0)
-        list_space(scan, scan->own_space, id, -1);
     return rc;
 }
 
@@ -304,7 +246,7 @@ void mr_scan_mounts(struct mr_scan *scan)
     scan->walked = rc == 0;
     if (scan->walked)
         return;
-    if (rc != -ENOTTY) /* EPERM: not in the first pid namespace */
+    if (rc != -ENOTTY) /* EPERM: not in the first pid namespace, or forbidden */
         scan->complete = false;
     MR_AUTO_CLOSE int self = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (self < 0 || mr_scan_read_mountinfo(scan, self, scan->own_space) < 0)

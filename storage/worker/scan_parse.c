@@ -52,10 +52,12 @@ int mr_parse_mountinfo(char *line, struct mr_mountinfo *ret)
         if (!field[i])
             return -EINVAL;
     }
-    const char *optional;
-    do {
-        optional = strsep(&rest, " ");
-    } while (optional && strcmp(optional, "-") != 0);
+    uint64_t shared = 0;
+    uint64_t master = 0;
+    for (const char *tag; (tag = strsep(&rest, " ")) && strcmp(tag, "-") != 0;) {
+        (void)sscanf(tag, "shared:%" SCNu64, &shared);
+        (void)sscanf(tag, "master:%" SCNu64, &master);
+    }
     char *fs_type = strsep(&rest, " ");
     const char *source = strsep(&rest, " ");
     if (!source || !rest)
@@ -66,10 +68,14 @@ int mr_parse_mountinfo(char *line, struct mr_mountinfo *ret)
         .id = strtoull(field[ID], NULL, 10),
         .parent = strtoull(field[PARENT], NULL, 10),
         .dev = makedev(dev_major, dev_minor),
+        .shared = shared,
+        .master = master,
+        .root = field[ROOT],
         .point = field[POINT],
         .fs_type = fs_type,
         .options = rest,
     };
+    mr_unescape_octal(ret->root);
     mr_unescape_octal(ret->point);
     return 0;
 }

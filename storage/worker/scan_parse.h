@@ -17,7 +17,10 @@ struct mr_mountinfo {
     uint64_t id;
     uint64_t parent;
     dev_t dev;
-    char *point; /* unescaped */
+    uint64_t shared; /* peer group, 0 none */
+    uint64_t master; /* peer group that it gets events from, 0 none */
+    char *root;      /* unescaped, like point */
+    char *point;
     char *fs_type;
     char *options; /* of the superblock, still escaped */
 };

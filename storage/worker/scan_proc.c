@@ -16,6 +16,7 @@
 #include "storage/base/cleanup.h"
 #include "storage/base/clock.h"
 #include "storage/base/fd.h"
+#include "storage/worker/own_process.h"
 #include "storage/worker/scan_parse.h"
 
 #define MR_SECOND_LOOKS 10
@@ -69,31 +70,6 @@ static int read_stat(int task_dir, struct mr_task_stat *ret)
 static bool is_dead(const struct mr_task_stat *stat)
 {
     return stat->state == 'Z' || stat->state == 'X';
-}
-
-/* The agent's helpers hold claims and the like on purpose. By inode; by path only in our
- * own namespace (an upgrade replaces the file), where nobody else can put one there. */
-static bool runs_our_program(const struct mr_scan *scan, int dir, uint64_t space)
-{
-    static const char deleted[] = " (deleted)";
-    char exe[sizeof(scan->exe) + sizeof(deleted)];
-    struct statx sx;
-
-    /* Anybody may run the program to hide behind it; the agent's own run as root. */
-    if (statx(dir, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_UID, &sx) < 0 ||
-        sx.stx_uid != 0)
-        return false;
-    if (mr_scan_statx(dir, "exe", &sx) < 0)
-        return false;
-    if (makedev(sx.stx_dev_major, sx.stx_dev_minor) == scan->exe_dev &&
-        sx.stx_ino == scan->exe_inode)
-        return true;
-    if (space != scan->own_space || !*scan->exe)
-        return false;
-    ssize_t len = readlinkat(dir, "exe", exe, sizeof(exe) - 1);
-    exe[len > 0 ? len : 0] = '\0';
-    size_t own = strlen(scan->exe);
-    return strncmp(exe, scan->exe, own) == 0 && strcmp(exe + own, deleted) == 0;
 }
 
 /* True when the task shares that table with one that was looked at. */
@@ -204,6 +180,8 @@ static void scan_task(struct walk *walk, int task_dir, pid_t tid,
     note_space(process, first);
     if (!is_shared(&walk->files, tid, KCMP_FILES))
         mr_scan_task_fds(process, task_dir, mr_scan_fd);
+    if (process->has_sockets)
+        mr_scan_net_space(process->scan, task_dir);
     if (!is_shared(&walk->fs, tid, KCMP_FS)) {
         mr_scan_task_link(process, task_dir, "cwd", MR_HOLDER_CWD);
         mr_scan_task_link(process, task_dir, "root", MR_HOLDER_ROOT);
@@ -272,7 +250,6 @@ static void scan_process(struct mr_scan *scan, pid_t pid, enum look look,
 {
     static struct walk walk; /* large */
     char path[32];
-    uint64_t space;
 
     (void)snprintf(path, sizeof(path), "/proc/%d", pid);
     MR_AUTO_CLOSE int dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -287,15 +264,12 @@ static void scan_process(struct mr_scan *scan, pid_t pid, enum look look,
         mr_scan_missed(scan, -rc);
         return;
     }
-    if (stat->kernel_thread ||
-        runs_our_program(scan, dir, read_space(dir, &space) == 0 ? space : 0))
+    if (stat->kernel_thread || mr_is_own_process(pid, dir))
         return;
     if (stat->threads > 1)
         scan_threads(&walk);
     else
         scan_task(&walk, dir, pid, stat);
-    if (walk.process.has_sockets)
-        mr_scan_net_space(scan, dir);
     scan_memory(&walk, deferred);
 }
 
@@ -352,6 +326,7 @@ void mr_scan_processes(struct mr_scan *scan)
     if (scan->socket_count > 0)
         each_process(scan, MR_LOOK_AT_SOCKETS, &deferred);
     mr_scan_unowned_sockets(scan);
+    mr_scan_overlay_guesses(scan);
     if (wants_candidates(scan))
         each_process(scan, MR_LOOK_AT_CANDIDATES, &deferred);
 }

@@ -125,10 +125,10 @@ static bool note_space(struct mr_scan *scan, uint64_t inode)
 }
 
 /* We are alone in this process, so we may go there ourselves. */
-static void visit(struct mr_scan *scan, int process_dir)
+static void visit(struct mr_scan *scan, int task_dir)
 {
     MR_AUTO_CLOSE int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-    MR_AUTO_CLOSE int there = openat(process_dir, "ns/net", O_RDONLY | O_CLOEXEC);
+    MR_AUTO_CLOSE int there = openat(task_dir, "ns/net", O_RDONLY | O_CLOEXEC);
 
     if (own < 0 || there < 0 || setns(there, CLONE_NEWNET) < 0) {
         mr_scan_missed(scan, errno);
@@ -140,15 +140,15 @@ static void visit(struct mr_scan *scan, int process_dir)
         scan->complete = false;
 }
 
-void mr_scan_net_space(struct mr_scan *scan, int process_dir)
+void mr_scan_net_space(struct mr_scan *scan, int task_dir)
 {
     struct statx sx;
 
-    int rc = mr_scan_statx(process_dir, "ns/net", &sx);
+    int rc = mr_scan_statx(task_dir, "ns/net", &sx);
     if (rc < 0)
         mr_scan_missed(scan, -rc);
     else if (note_space(scan, sx.stx_ino))
-        visit(scan, process_dir);
+        visit(scan, task_dir);
 }
 
 void mr_scan_socket_fd(struct mr_scan_process *process, int fd_dir, const char *name)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "storage/base/clock.h"
 
@@ -49,22 +50,39 @@ struct mr_scan_target *mr_scan_find_path(const struct mr_scan *scan, const char 
     return NULL;
 }
 
+/* Bytes of the longest mount point in that namespace which the path lies below. */
+static size_t depth_in(const struct mr_scan *scan, const struct mr_scan_target *target,
+                       uint64_t space, const char *path)
+{
+    size_t depth = 0;
+
+    if (space == scan->own_space && target->own_mount != 0 &&
+        mr_path_below(path, target->mount_path))
+        depth = strlen(target->mount_path);
+    for (size_t i = 0; i < target->holders.count; i++) {
+        const struct mr_holder *row = &target->holders.rows[i];
+        if (row->kind == MR_HOLDER_MOUNT_COPY && row->mount_ns == space && row->path &&
+            mr_path_below(path, row->path) && strlen(row->path) > depth)
+            depth = strlen(row->path);
+    }
+    return depth;
+}
+
 struct mr_scan_target *mr_scan_find_path_in(const struct mr_scan *scan, uint64_t space,
                                             const char *path)
 {
+    struct mr_scan_target *best = NULL;
+    size_t best_depth = 0;
+
     for (size_t i = 0; i < scan->target_count; i++) {
         struct mr_scan_target *target = &scan->targets[i];
-        if (space == scan->own_space && target->own_mount != 0 &&
-            mr_path_below(path, target->mount_path))
-            return target;
-        for (size_t r = 0; r < target->holders.count; r++) {
-            const struct mr_holder *row = &target->holders.rows[r];
-            if (row->kind == MR_HOLDER_MOUNT_COPY && row->mount_ns == space &&
-                row->path && mr_path_below(path, row->path))
-                return target;
+        size_t depth = target->replaced ? 0 : depth_in(scan, target, space, path);
+        if (depth > best_depth) {
+            best = target;
+            best_depth = depth;
         }
     }
-    return NULL;
+    return best;
 }
 
 void mr_scan_add(struct mr_scan_target *target, const struct mr_holder *row)

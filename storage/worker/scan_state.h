@@ -20,6 +20,8 @@
 #include "storage/worker/holder.h"
 #include "storage/worker/scan_parse.h"
 
+#define MR_MOUNTS_PER_CLOCK 64 /* in loops that mr_scan_late() may end */
+
 struct mr_scan_target {
     const char *volume; /* these three belong to the command */
     const char *node;
@@ -27,6 +29,7 @@ struct mr_scan_target {
     dev_t disk;
     uint64_t diskseq;
     uint64_t own_mount;        /* our own mount is no holder: its mountinfo id, 0 none */
+    char *own_place;           /* where it is, when its id cannot be told; else NULL */
     bool held;                 /* known from elsewhere: candidates are wanted */
     struct mr_holders holders; /* certain ones */
     struct mr_holders candidates; /* maybe innocent; shown when there is nobody else */
@@ -69,6 +72,15 @@ struct mr_scan_socket {
     bool owned; /* a process with an fd on it was found */
 };
 
+/* One whose layers look like a target's. */
+struct mr_scan_overlay {
+    dev_t dev;
+    struct mr_scan_target *target;
+    uint64_t space; /* 0: it is in our own namespace, and listed. Else this is a guess */
+    uint64_t mount_id;
+    char *point;
+};
+
 struct mr_scan {
     struct mr_scan_target *targets;
     size_t target_count;
@@ -88,6 +100,8 @@ struct mr_scan {
     size_t net_space_count;
     struct mr_scan_socket *sockets;
     size_t socket_count;
+    struct mr_scan_overlay *overlays;
+    size_t overlay_count;
     int fanotify_fd; /* the checker's group, -1 none */
     bool walked;     /* every mount namespace was listed: no mountinfo needed */
     uint64_t own_space;
@@ -95,9 +109,6 @@ struct mr_scan {
     dev_t sockfs;
     dev_t anon;           /* of anonymous inodes: epoll, io_uring, ... */
     uint64_t anon_shared; /* the one that most of them share */
-    dev_t exe_dev;        /* our own program */
-    uint64_t exe_inode;
-    char exe[4096];
     int64_t deadline_ns;
     bool complete; /* false: something concerns every target */
 };
@@ -178,6 +189,10 @@ int mr_scan_read_mountinfo(struct mr_scan *scan, int task_dir, uint64_t space);
 /* scan_tree.c: is there a mount of this mountinfo id in any namespace that was read? */
 bool mr_scan_has_mount(struct mr_scan *scan, uint64_t old_id);
 
+/* scan_overlay.c: what became of those of which only the text fits, once all namespaces
+ * were read. */
+void mr_scan_overlay_guesses(struct mr_scan *scan);
+
 /* scan_proc.c: goes through all processes and their threads; fills the spaces. If there
  * is a reason to, once more for the owners of sockets, and once more for what may hold a
  * target that is held and that nobody certain was found for. */
@@ -218,9 +233,9 @@ void mr_scan_add_candidate(struct mr_scan_process *process, enum mr_holder_kind 
                            const char *path);
 
 /* scan_sockets.c: finds the sockets that are bound on a target in the network namespace
- * of this process, unless that was looked at. Goes there for a moment: only in a process
+ * of this task, unless that was looked at. Goes there for a moment: only in a process
  * of one thread. */
-void mr_scan_net_space(struct mr_scan *scan, int process_dir);
+void mr_scan_net_space(struct mr_scan *scan, int task_dir);
 /* scan_sockets.c: the rows of the sockets that this fd is. */
 void mr_scan_socket_fd(struct mr_scan_process *process, int fd_dir, const char *name);
 /* scan_sockets.c: the rows of those that no process has an fd on. */

@@ -8,6 +8,11 @@
 
 #define MR_TREE_ROOM 64
 #define MR_TREE_DEPTH 64 /* ancestors of our own mount that are looked at */
+#define MR_NEST_DEPTH 64 /* mounts of volumes inside of each other, likewise */
+/* Rows of mounts per target: the rest of MR_SCAN_HOLDERS_MAX is for processes. */
+#define MR_ROWS_PER_SPACE 20
+#define MR_ROWS_FOREIGN 75
+#define MR_ROWS_OWN 75
 
 void mr_scan_tree_add(struct mr_scan *scan, struct mr_scan_tree *tree,
                       const struct mr_scan_mount *mount)
@@ -19,6 +24,7 @@ void mr_scan_tree_add(struct mr_scan *scan, struct mr_scan_tree *tree,
         if (!mounts) {
             scan->complete = false;
             free(mount->point);
+            free(mount->layers);
             return;
         }
         tree->mounts = mounts;
@@ -29,8 +35,10 @@ void mr_scan_tree_add(struct mr_scan *scan, struct mr_scan_tree *tree,
 
 void mr_scan_tree_clear(struct mr_scan_tree *tree)
 {
-    for (size_t i = 0; i < tree->count; i++)
+    for (size_t i = 0; i < tree->count; i++) {
         free(tree->mounts[i].point);
+        free(tree->mounts[i].layers);
+    }
     tree->count = 0;
     tree->held_copy = false;
 }
@@ -57,24 +65,60 @@ static struct mr_scan_mount *parent_of(const struct mr_scan_tree *tree,
     return mount->parent == mount->id ? NULL : find_mount(tree, mount->parent);
 }
 
+/* When its id could not be learned, what is mounted at its place may be it. */
+static bool may_be_own(const struct mr_scan *scan, const struct mr_scan_tree *tree,
+                       struct mr_scan_mount *mount)
+{
+    const struct mr_scan_target *target = mount->on;
+
+    return tree->space == scan->own_space && target->own_place &&
+           strcmp(mr_scan_mount_point(tree, mount), target->own_place) == 0;
+}
+
 static bool is_own(const struct mr_scan_mount *mount)
 {
     return mount->on && mount->on->own_mount == mount->old_id;
 }
 
-static void add_row(const struct mr_scan_tree *tree, struct mr_scan_mount *mount,
-                    struct mr_scan_target *target, enum mr_holder_kind kind)
+/* Also false for one that is listed already. */
+static bool has_room(const struct mr_scan *scan, struct mr_scan_target *target,
+                     const struct mr_holder *row)
 {
-    char *path = strdup(mr_scan_mount_point(tree, mount));
-    const struct mr_holder row = {
+    bool own = row->mount_ns == scan->own_space;
+    size_t here = 0;
+    size_t foreign = 0;
+
+    for (size_t i = 0; i < target->holders.count; i++) {
+        const struct mr_holder *other = &target->holders.rows[i];
+        if (other->id == row->id)
+            return false;
+        if (!mr_holder_is_mount(other->kind))
+            continue;
+        here += other->mount_ns == row->mount_ns;
+        foreign += other->mount_ns != scan->own_space;
+    }
+    if (own ? here < MR_ROWS_OWN : here < MR_ROWS_PER_SPACE && foreign < MR_ROWS_FOREIGN)
+        return true;
+    target->complete = false;
+    return false;
+}
+
+void mr_scan_tree_add_row(struct mr_scan *scan, struct mr_scan_tree *tree,
+                          struct mr_scan_mount *mount, struct mr_scan_target *target,
+                          enum mr_holder_kind kind)
+{
+    struct mr_holder row = {
         .kind = kind,
         .mount_ns = tree->space,
         .mount_id = mount->old_id,
-        .path = path,
     };
 
+    row.id = mr_holder_id(&row); /* without its path, which is dear */
+    if (!has_room(scan, target, &row))
+        return;
+    (void)mr_scan_mount_point(tree, mount);
+    row.path = mount->point;
     mr_scan_add(target, &row);
-    free(path);
 }
 
 /* Finds mount->inside, and that of all mounts on the way. */
@@ -101,39 +145,51 @@ static void resolve(struct mr_scan_tree *tree, struct mr_scan_mount *mount)
     }
 }
 
-static void find_nested(struct mr_scan_tree *tree, struct mr_scan_mount *mount)
+static void find_nested(struct mr_scan *scan, struct mr_scan_tree *tree,
+                        struct mr_scan_mount *mount)
 {
-    size_t limit = tree->count; /* mounts that move meanwhile could make a circle */
+    int depth = 0;
 
     resolve(tree, mount);
-    for (struct mr_scan_mount *above = mount->inside; above && limit-- > 0;
-         above = above->inside) {
+    for (struct mr_scan_mount *above = mount->inside; above; above = above->inside) {
+        if (depth++ == MR_NEST_DEPTH) {
+            scan->complete = false;
+            return;
+        }
         if (above->on != mount->on) {
             bool covers = is_own(above) && strcmp(mr_scan_mount_point(tree, mount),
                                                   mr_scan_mount_point(tree, above)) == 0;
-            add_row(tree, mount, above->on,
-                    covers ? MR_HOLDER_COVERING_MOUNT : MR_HOLDER_NESTED_MOUNT);
+            mr_scan_tree_add_row(scan, tree, mount, above->on,
+                                 covers ? MR_HOLDER_COVERING_MOUNT
+                                        : MR_HOLDER_NESTED_MOUNT);
         }
         resolve(tree, above);
     }
 }
 
+static bool is_late(struct mr_scan *scan, size_t i)
+{
+    return i % MR_MOUNTS_PER_CLOCK == 0 && mr_scan_late(scan);
+}
+
 /* Something mounted later on a directory above hides what was mounted below of it. Each
  * neighbour must be asked where it is: only for a volume that does not come off. */
-static void find_covers(struct mr_scan_tree *tree, struct mr_scan_mount *own)
+static void find_covers(struct mr_scan *scan, struct mr_scan_tree *tree,
+                        struct mr_scan_mount *own)
 {
     struct mr_scan_mount *hidden = own;
 
     for (int depth = 0; hidden && depth < MR_TREE_DEPTH; depth++) {
         const char *point = mr_scan_mount_point(tree, hidden);
-        for (size_t i = 0; i < tree->count; i++) {
+        for (size_t i = 0; i < tree->count && !is_late(scan, i); i++) {
             struct mr_scan_mount *other = &tree->mounts[i];
             if (other->parent != hidden->parent || other == hidden)
                 continue;
             const char *cover = mr_scan_mount_point(tree, other);
             if (strcmp(cover, point) != 0 && mr_path_below(point, cover) &&
                 other->id != other->parent)
-                add_row(tree, other, own->on, MR_HOLDER_COVERING_MOUNT);
+                mr_scan_tree_add_row(scan, tree, other, own->on,
+                                     MR_HOLDER_COVERING_MOUNT);
         }
         hidden = parent_of(tree, hidden);
     }
@@ -174,27 +230,36 @@ bool mr_scan_has_mount(struct mr_scan *scan, uint64_t old_id)
                    compare_numbers) != NULL;
 }
 
-void mr_scan_tree_judge(struct mr_scan *scan, struct mr_scan_tree *tree)
+/* False when there is none. */
+static bool find_copies(struct mr_scan *scan, struct mr_scan_tree *tree)
 {
     bool any = false;
 
-    for (size_t i = 0; i < tree->count; i++) {
+    for (size_t i = 0; i < tree->count && !is_late(scan, i); i++) {
         struct mr_scan_mount *mount = &tree->mounts[i];
         note_id(scan, mount->old_id);
         if (!mount->on)
             continue;
         any = true;
-        if (is_own(mount))
+        if (is_own(mount) || may_be_own(scan, tree, mount))
             continue;
         tree->held_copy |= mount->on->held;
-        add_row(tree, mount, mount->on, MR_HOLDER_MOUNT_COPY);
+        mr_scan_tree_add_row(scan, tree, mount, mount->on, MR_HOLDER_MOUNT_COPY);
     }
+    return any;
+}
+
+void mr_scan_tree_judge(struct mr_scan *scan, struct mr_scan_tree *tree)
+{
+    bool any = find_copies(scan, tree);
+
+    mr_scan_tree_overlays(scan, tree);
     if (!any)
         return;
     qsort(tree->mounts, tree->count, sizeof(*tree->mounts), compare_ids);
-    for (size_t i = 0; i < tree->count; i++)
-        find_nested(tree, &tree->mounts[i]);
+    for (size_t i = 0; i < tree->count && !is_late(scan, i); i++)
+        find_nested(scan, tree, &tree->mounts[i]);
     for (size_t i = 0; tree->space == scan->own_space && i < tree->count; i++)
         if (is_own(&tree->mounts[i]) && tree->mounts[i].on->held)
-            find_covers(tree, &tree->mounts[i]);
+            find_covers(scan, tree, &tree->mounts[i]);
 }

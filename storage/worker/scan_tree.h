@@ -18,8 +18,10 @@ struct mr_scan_mount {
     uint64_t id; /* unique, or of mountinfo: the same for all of one tree */
     uint64_t parent;
     uint64_t old_id; /* of mountinfo */
+    dev_t dev;
     struct mr_scan_target *on;
-    char *point; /* the tree's own; NULL: not asked for yet */
+    char *point;  /* the tree's own; NULL: not asked for yet */
+    char *layers; /* options of an overlay; the tree's own */
     bool resolved;
     struct mr_scan_mount *inside; /* once resolved: the next one above that is `on` */
 };
@@ -33,11 +35,18 @@ struct mr_scan_tree {
     size_t room;
 };
 
-/* Adds a mount; takes mount->point. When out of memory the scan becomes incomplete. */
+/* Adds a mount; takes its texts. When out of memory the scan becomes incomplete. */
 void mr_scan_tree_add(struct mr_scan *scan, struct mr_scan_tree *tree,
                       const struct mr_scan_mount *mount);
 /* Adds the rows. */
 void mr_scan_tree_judge(struct mr_scan *scan, struct mr_scan_tree *tree);
+/* scan_overlay.c: rows of what is an overlay in this tree; after those of the copies. */
+void mr_scan_tree_overlays(struct mr_scan *scan, struct mr_scan_tree *tree);
+/* Adds the row of a mount, unless this namespace or all foreign ones together have too
+ * many already: nobody can push out the others with mounts. */
+void mr_scan_tree_add_row(struct mr_scan *scan, struct mr_scan_tree *tree,
+                          struct mr_scan_mount *mount, struct mr_scan_target *target,
+                          enum mr_holder_kind kind);
 /* For the next namespace; keeps the memory. */
 void mr_scan_tree_clear(struct mr_scan_tree *tree);
 

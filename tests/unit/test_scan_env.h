@@ -31,7 +31,9 @@
 #include "storage/base/mountid.h"
 #include "storage/base/msg.h"
 #include "storage/base/spawn.h"
+#include "storage/base/statmount.h"
 #include "storage/worker/scan.h"
+#include "tests/unit/deny_syscall.h"
 #include "tests/unit/test_scan_hold.h"
 
 #define MIB (1024LL * 1024)
@@ -60,8 +62,9 @@ static char env_hold[80]; /* copy of this program */
 static struct env_loop env_dev;
 static struct mr_mount_id env_own; /* our mount, id 0 none */
 static int64_t env_slowest_ms;
-static bool env_pid_space; /* run in a pid namespace of its own */
-static bool env_held;      /* the targets are said to be held */
+static bool env_pid_space;    /* run in a pid namespace of its own */
+static bool env_held;         /* the targets are said to be held */
+static bool env_no_statmount; /* the scan may not use statmount(2) */
 static int env_fanotify = -1;
 
 static inline const char *env_path(char dst[ENV_PATH], const char *dir, const char *name)
@@ -189,6 +192,8 @@ static inline struct json_object *env_target(const struct env_loop *loop)
 
     mr_json_set_int(own, "id", (int64_t)env_own.id);
     mr_json_set_bool(own, "unique", env_own.unique);
+    mr_json_set_string(own, "root", "/");
+    mr_json_set_string(own, "path", env_mnt + 1);
     mr_json_set_string(target, "volume", loop->node);
     mr_json_set_int(target, "major", (int64_t)major(loop->dev));
     mr_json_set_int(target, "minor", (int64_t)minor(loop->dev));
@@ -229,6 +234,8 @@ static inline void env_scan_all(const struct env_loop *const *loops, size_t coun
     assert_true(pid >= 0);
     if (pid == 0) {
         (void)close(pair[0]);
+        if (env_no_statmount && !deny_syscall(SYS_statmount))
+            _exit(1);
         _exit(mr_scan_main(pair[1], env_fanotify));
     }
     (void)close(pair[1]);

@@ -60,6 +60,12 @@ static inline void *hold_thread_file(void *path)
     hold_for_ever();
 }
 
+static inline void *hold_thread_socket(void *path)
+{
+    (void)hold_say(unshare(CLONE_NEWNET) == 0 && hold_bind(path) >= 0);
+    hold_for_ever();
+}
+
 static inline void *hold_thread_idle(void *path)
 {
     (void)path;
@@ -130,6 +136,8 @@ static inline bool hold(const char *kind, char *path, bool *ret_said)
         return hold_in_thread(hold_thread_space, path);
     if (strcmp(kind, "thread-file") == 0)
         return hold_in_thread(hold_thread_file, path);
+    if (strcmp(kind, "thread-socket") == 0)
+        return hold_in_thread(hold_thread_socket, path);
     *ret_said = false;
     return hold_by_kernel(kind, path);
 }

@@ -23,6 +23,9 @@
 #include <unistd.h>
 
 #define HOLD_MANY 30
+#define HOLD_FLOOD 8000
+#define HOLD_ROOTFS_FIRST "/mooring-test-1"
+#define HOLD_ROOTFS_SECOND "/mooring-test-2"
 
 /* A file in the fixed table of a ring, its fd closed. */
 static inline bool hold_ring(const char *path)
@@ -128,6 +131,100 @@ static inline bool hold_space_nested(const char *path)
     return unshare(CLONE_NEWNS) == 0 && mount("none", path, "tmpfs", 0, NULL) == 0;
 }
 
+static inline bool hold_private_space(void)
+{
+    return unshare(CLONE_NEWNS) == 0 &&
+           mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+}
+
+/* An overlay at PATH/merged with its layers in PATH, too. */
+static inline bool hold_overlay(const char *path)
+{
+    static const char *const names[] = {"one", "two", "merged"};
+    char dir[300];
+    char options[700];
+
+    for (int i = 0; i < 3; i++) {
+        (void)snprintf(dir, sizeof(dir), "%s/%s", path, names[i]);
+        if (mkdir(dir, 0755) < 0 && errno != EEXIST)
+            return false;
+    }
+    (void)snprintf(options, sizeof(options), "lowerdir=%s/one:%s/two", path, path);
+    return mount("overlay", dir, "overlay", MS_RDONLY, options) == 0;
+}
+
+/* The same path, another file system. */
+static inline bool hold_overlay_elsewhere(const char *path)
+{
+    return hold_private_space() && umount2(path, 0) == 0 &&
+           mount("none", path, "tmpfs", 0, NULL) == 0 && hold_overlay(path);
+}
+
+/* Thousands of copies of PATH. */
+static inline bool hold_flood(const char *path, bool stacked)
+{
+    char point[4096];
+    char name[251];
+    size_t len;
+
+    if (!hold_private_space() || mount("none", "/mnt", "tmpfs", 0, NULL) < 0)
+        return false;
+    memset(name, 'a', sizeof(name) - 1);
+    name[sizeof(name) - 1] = '\0';
+    (void)snprintf(point, sizeof(point), "/mnt");
+    for (int i = 0; i < 14; i++) {
+        len = strlen(point);
+        (void)snprintf(point + len, sizeof(point) - len, "/%s", name);
+        if (mkdir(point, 0755) < 0)
+            return false;
+    }
+    len = strlen(point);
+    for (int i = 0; i < (stacked ? HOLD_FLOOD / 4 : HOLD_FLOOD); i++) {
+        (void)snprintf(point + len, sizeof(point) - len, "/%d", i);
+        if (!stacked && mkdir(point, 0755) < 0)
+            return false;
+        if (mount(path, stacked ? path : point, NULL, MS_BIND, NULL) < 0)
+            return false;
+    }
+    return true;
+}
+
+/* Only rootfs is left of the tree, and on it there are two mounts: the second, and
+ * younger one, is a copy of PATH. See hold_clean_rootfs(). */
+static inline bool hold_on_rootfs(const char *path)
+{
+    int space = -1;
+    int tree = -1;
+    int copy = -1;
+
+    if (!hold_private_space() ||
+        (space = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC)) < 0 ||
+        (tree = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)) < 0 ||
+        umount2("/", MNT_DETACH) < 0 || setns(space, CLONE_NEWNS) < 0)
+        return false;
+    (void)mkdir(HOLD_ROOTFS_FIRST, 0755);
+    (void)mkdir(HOLD_ROOTFS_SECOND, 0755);
+    if (mount("none", HOLD_ROOTFS_FIRST, "tmpfs", 0, NULL) < 0 ||
+        move_mount(tree, "", AT_FDCWD, HOLD_ROOTFS_SECOND, MOVE_MOUNT_F_EMPTY_PATH) < 0 ||
+        (copy = open_tree(AT_FDCWD, HOLD_ROOTFS_SECOND,
+                          OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)) < 0 ||
+        close(tree) < 0 || umount2(HOLD_ROOTFS_SECOND, 0) < 0)
+        return false;
+    return move_mount(copy, "", AT_FDCWD, HOLD_ROOTFS_SECOND, MOVE_MOUNT_F_EMPTY_PATH) ==
+               0 &&
+           close(copy) == 0 && close(space) == 0;
+}
+
+static inline bool hold_clean_rootfs(void)
+{
+    int space = -1;
+
+    return hold_private_space() &&
+           (space = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC)) >= 0 &&
+           umount2("/", MNT_DETACH) == 0 && setns(space, CLONE_NEWNS) == 0 &&
+           rmdir(HOLD_ROOTFS_FIRST) == 0 && rmdir(HOLD_ROOTFS_SECOND) == 0;
+}
+
 static const char *hold_unmount_path;
 
 static inline void hold_unmount(int signal)
@@ -176,6 +273,18 @@ static inline bool hold_by_kernel(const char *kind, const char *path)
         return hold_trees(path);
     if (strcmp(kind, "space-nested") == 0)
         return hold_space_nested(path);
+    if (strcmp(kind, "overlay-on-copy") == 0)
+        return hold_private_space() && hold_overlay(path);
+    if (strcmp(kind, "overlay-elsewhere") == 0)
+        return hold_overlay_elsewhere(path);
+    if (strcmp(kind, "flood") == 0)
+        return hold_flood(path, false);
+    if (strcmp(kind, "flood-stacked") == 0)
+        return hold_flood(path, true);
+    if (strcmp(kind, "on-rootfs") == 0)
+        return hold_on_rootfs(path);
+    if (strcmp(kind, "clean-rootfs") == 0)
+        return hold_clean_rootfs();
     if (strcmp(kind, "space-to-unmount") == 0)
         return hold_space_to_unmount(path);
     errno = EINVAL;

@@ -166,6 +166,7 @@ static void test_process_with_an_fd_on_such_a_namespace_is_named(void **state)
     env_stop(pid);
     struct json_object *row = env_expect(rows, "mount-copy", env_mnt, pid);
     assert_int_equal(mr_json_get_int(row, "processes", -1), 0);
+    assert_int_equal(json_object_array_length(mr_json_get(row, "actions")), 1);
 }
 
 /* A holder that makes exactly one row, of this kind and path. */

@@ -23,6 +23,9 @@ static void test_mountinfo_line_with_optional_fields_and_escapes(void **state)
     assert_int_equal(info.id, 1201);
     assert_int_equal(info.parent, 35);
     assert_true(info.dev == makedev(7, 3));
+    assert_int_equal(info.shared, 7);
+    assert_int_equal(info.master, 2);
+    assert_string_equal(info.root, "/sub");
     assert_string_equal(info.point, "/mnt/a b\\c");
     assert_string_equal(info.fs_type, "ext4");
     assert_string_equal(info.options, "rw,lowerdir=/x\\040y");

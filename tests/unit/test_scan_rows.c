@@ -41,13 +41,14 @@ static void test_id_tells_holders_apart(void **state)
     assert_true(mr_holder_id(&other) != id);
 }
 
-static void test_mount_keeps_its_id_when_another_process_names_it(void **state)
+static void test_mount_keeps_its_id_under_another_process_and_path(void **state)
 {
     struct mr_holder later = copy;
 
     (void)state;
     later.pid = 77;
     later.start_time = 1;
+    later.path = path_b; /* a directory above was renamed */
     assert_true(mr_holder_id(&later) == mr_holder_id(&copy));
     later.mount_id = 100;
     assert_true(mr_holder_id(&later) != mr_holder_id(&copy));
@@ -201,7 +202,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_id_tells_holders_apart),
-        cmocka_unit_test(test_mount_keeps_its_id_when_another_process_names_it),
+        cmocka_unit_test(test_mount_keeps_its_id_under_another_process_and_path),
         cmocka_unit_test(test_same_holder_is_listed_once),
         cmocka_unit_test(test_row_becomes_json_with_null_for_unknown),
         cmocka_unit_test(test_row_tells_who_and_what_can_be_done),

@@ -360,6 +360,7 @@ static inline struct json_object *command_act(const char *action, bool own,
 
     mr_json_set_string(command, "action", action);
     mr_json_set(command, "mount", own ? mr_mount_record_to_json(&vol.record) : NULL);
+    mr_json_set_string(command, "mount_path", vol.path);
     mr_json_set(command, "holders", rows);
     return command;
 }
