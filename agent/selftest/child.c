@@ -69,16 +69,17 @@ bool mr_child_has_ended(void *ctx)
     return child->pid == 0;
 }
 
-bool mr_child_holds(const struct mr_child *child, const char **ret_why)
+bool mr_child_holds(const struct mr_child *child)
+{
+    return strncmp(child->line, "ready", 5) == 0;
+}
+
+const char *mr_child_cannot(const struct mr_child *child)
 {
     static const char cannot[] = "cannot: ";
-    bool holds = strncmp(child->line, "ready", 5) == 0;
+    const size_t len = sizeof(cannot) - 1;
 
-    if (!holds && ret_why)
-        *ret_why = strncmp(child->line, cannot, sizeof(cannot) - 1) == 0
-                       ? child->line + sizeof(cannot) - 1
-                       : "it did not say that it holds";
-    return holds;
+    return strncmp(child->line, cannot, len) == 0 ? child->line + len : NULL;
 }
 
 void mr_child_let_go(struct mr_child *child)

@@ -30,8 +30,11 @@ int mr_child_start(struct mr_child *child, const char *program,
 /* For mr_rig_wait(), ctx the child. */
 bool mr_child_has_spoken(void *ctx);
 bool mr_child_has_ended(void *ctx);
-/* Does it hold? Else *ret_why (may be NULL) says why not, borrowed from the child. */
-bool mr_child_holds(const struct mr_child *child, const char **ret_why);
+/* For a child that has spoken: does it hold? */
+bool mr_child_holds(const struct mr_child *child);
+/* Why it cannot be built here, in its own words, borrowed; NULL when it did not say so:
+ * then it failed. */
+const char *mr_child_cannot(const struct mr_child *child);
 /* Tells it to let go. */
 void mr_child_let_go(struct mr_child *child);
 /* Frees everything; a process that is still there is killed and reaped (blocks). */

@@ -2,7 +2,8 @@
  *
  * Ways to hold a volume, each a short function in a table: what the self test and the
  * integration tests are made of. A holder is a process of its own that lets go when its
- * stdin closes, so that it cannot outlive whoever started it. Uses storage/base only.
+ * stdin closes, so that it cannot outlive whoever started it, and when it is asked to end
+ * (SIGTERM, SIGINT, SIGHUP). Uses storage/base only.
  */
 #ifndef MR_AGENT_SELFTEST_HOLD_H
 #define MR_AGENT_SELFTEST_HOLD_H
@@ -32,6 +33,8 @@ struct mr_hold_kind {
     const char *name; /* "open-file": an argument of `mooring-selftest hold` */
     const char *what; /* "an open file" */
     enum mr_hold_effect effect;
+    const char *names[2]; /* kinds of rows that name it (storage/holder_kind.h); none:
+                           * nothing shows it */
     /* Builds it, calls mr_hold_wait(), undoes it. Returns 0, or a negative errno with err
      * when it cannot be built here. */
     int (*run)(const struct mr_hold_site *site, struct mr_err *err);
@@ -51,11 +54,12 @@ extern const struct mr_hold_family mr_hold_raw;
 
 /* All of them in the order in which they are shown; NULL past the end. */
 const struct mr_hold_family *mr_hold_family(size_t index);
-/* NULL when there is none of this name. */
+/* NULL, said on stderr, when there is none of this name. */
 const struct mr_hold_kind *mr_hold_find(const char *name);
 
 /* The job `hold KIND MOUNT_PATH NODE DIR`. Says "ready", facts and a line feed on stdout
- * when it holds, or "cannot: REASON" and a line feed. Returns the exit status. */
+ * when it holds, or "cannot: REASON" and a line feed. Returns the exit status; after a
+ * signal that it obeyed 128+signal, as the shell says. */
 int mr_hold_main(int argc, char **argv);
 /* The job `idle`: says that it is ready, and waits. */
 int mr_hold_idle(void);
@@ -63,7 +67,7 @@ int mr_hold_idle(void);
 /* --- what the holders share --- */
 
 /* It holds: says so, with facts ("tid=12", "" for none), and returns when stdin is
- * closed. */
+ * closed, or a signal asks for the end. */
 void mr_hold_wait(const char *facts);
 /* A new file of 64 KiB on the volume, open for reading and writing. */
 int mr_hold_new_file(const struct mr_hold_site *site, const char *name, int *ret_fd,

@@ -176,11 +176,19 @@ static int uprobe(const struct mr_hold_site *site, struct mr_err *err)
 }
 
 static const struct mr_hold_kind kinds[] = {
-    {"io-uring", "a file registered with io_uring, its fd closed", MR_HOLD_UNMOUNT, ring},
-    {"fanotify", "a fanotify group with unread events", MR_HOLD_UNMOUNT, events},
-    {"swap-file", "a swap file", MR_HOLD_UNMOUNT, swap_file},
-    {"loop-file", "a loop device on a file", MR_HOLD_UNMOUNT, loop_on_file},
-    {"uprobe", "a uprobe on a file", MR_HOLD_UNMOUNT, uprobe},
+    {"io-uring",
+     "a file registered with io_uring, its fd closed",
+     MR_HOLD_UNMOUNT,
+     {"io-uring"},
+     ring},
+    {"fanotify",
+     "a fanotify group with unread events",
+     MR_HOLD_UNMOUNT,
+     {"fanotify"},
+     events},
+    {"swap-file", "a swap file", MR_HOLD_UNMOUNT, {"swap"}, swap_file},
+    {"loop-file", "a loop device on a file", MR_HOLD_UNMOUNT, {"loop"}, loop_on_file},
+    {"uprobe", "a uprobe on a file", MR_HOLD_UNMOUNT, {"uprobe"}, uprobe},
 };
 
 const struct mr_hold_family mr_hold_kernel = {"files in tables of the kernel", kinds,

@@ -109,11 +109,23 @@ static int stacked_mount(const struct mr_hold_site *site, struct mr_err *err)
 }
 
 static const struct mr_hold_kind kinds[] = {
-    {"raw-fd", "an open fd of the block device", MR_HOLD_DRAIN, raw_fd},
-    {"raw-mmap", "a mapping of it, its fd closed", MR_HOLD_DRAIN, raw_mapping},
-    {"raw-in-flight", "such an fd under way in a socket", MR_HOLD_DRAIN, raw_in_flight},
-    {"stacked-loop", "a loop device on it", MR_HOLD_DRAIN, stacked_loop},
-    {"stacked-mount", "a loop device on it, mounted", MR_HOLD_DRAIN, stacked_mount},
+    {"raw-fd", "an open fd of the block device", MR_HOLD_DRAIN, {"raw-device"}, raw_fd},
+    {"raw-mmap",
+     "a mapping of it, its fd closed",
+     MR_HOLD_DRAIN,
+     {"raw-device", "mmap"},
+     raw_mapping},
+    {"raw-in-flight",
+     "such an fd under way in a socket",
+     MR_HOLD_DRAIN,
+     {"in-flight-fd"},
+     raw_in_flight},
+    {"stacked-loop", "a loop device on it", MR_HOLD_DRAIN, {"loop"}, stacked_loop},
+    {"stacked-mount",
+     "a loop device on it, mounted",
+     MR_HOLD_DRAIN,
+     {"loop"},
+     stacked_mount},
 };
 
 const struct mr_hold_family mr_hold_raw = {"the block device itself", kinds,

@@ -56,13 +56,19 @@ void mr_report_family(const char *title)
     (void)printf("%s\n", title);
 }
 
-static void passed(const struct mr_round *round)
+static void passed(const struct mr_round *round, struct mr_tally *tally)
 {
     bool holds = round->kind && round->kind->effect != MR_HOLD_NOTHING;
 
+    tally->passed++;
+    tally->held += holds ? 1 : 0;
+    tally->named += holds && round->named[0] ? 1 : 0;
     (void)printf("  %-*s  %-4s  %-26s  %-8s  %5" PRId64 " ms\n", WHAT_WIDTH,
                  round->kind ? round->kind->what : "nobody, for comparison",
-                 holds ? "yes" : "-", round->named[0] ? round->named : "-",
+                 holds ? "yes" : "-",
+                 round->named[0] ? round->named
+                 : holds         ? "held, but not named"
+                                 : "-",
                  round->step[0] ? round->step : "-", round->noticed_ms);
 }
 
@@ -72,8 +78,7 @@ void mr_report_round(const struct mr_round *round, struct mr_tally *tally)
 
     switch (round->verdict) {
     case MR_VERDICT_PASSED:
-        tally->passed++;
-        passed(round);
+        passed(round, tally);
         break;
     case MR_VERDICT_FAILED:
         tally->failed++;
@@ -82,12 +87,18 @@ void mr_report_round(const struct mr_round *round, struct mr_tally *tally)
                      round->broken ? "NO" : "?", round->why);
         break;
     case MR_VERDICT_SKIPPED:
-        tally->skipped++;
-        (void)printf("  %-*s  %-4s  skipped: %s\n", WHAT_WIDTH, what, "-", round->why);
+        mr_report_skipped(what, round->why, tally);
         break;
     case MR_VERDICT_UNKNOWN:
         break;
     }
+    (void)fflush(stdout);
+}
+
+void mr_report_skipped(const char *what, const char *why, struct mr_tally *tally)
+{
+    tally->skipped++;
+    (void)printf("  %-*s  %-4s  skipped: %s\n", WHAT_WIDTH, what, "-", why);
     (void)fflush(stdout);
 }
 
@@ -98,11 +109,14 @@ void mr_report_verdict(const struct mr_tally *tally)
     else if (tally->failed > 0)
         (void)puts(
             "\nTHE PROMISE IS NOT PROVEN: nothing was unmapped while it was held,\n"
-            "but not every detach went as it should.");
+            "but not every round went as it should.");
+    else if (tally->held == 0)
+        (void)puts("\nNOTHING WAS TESTED: there was no holder, so nothing is proven.");
     else
         (void)puts("\nThe promise holds on this kernel: nothing was unmapped while it "
                    "was held,\n"
                    "and every detach ended by itself when its holder let go.");
+    (void)printf("%u held, %u of them named\n", tally->held, tally->named);
     (void)printf("%u passed, %u failed, %u skipped\n", tally->passed, tally->failed,
                  tally->skipped);
 }

@@ -14,6 +14,8 @@ struct mr_tally {
     unsigned failed;
     unsigned skipped;
     unsigned broken; /* of the failed: the device was not waited for */
+    unsigned held;   /* of the passed: somebody held it; the rest is for comparison */
+    unsigned named;  /* of those: by a row of the agent */
 };
 
 /* Machine and kernel. */
@@ -25,7 +27,9 @@ void mr_report_head(const char *fs_type);
 void mr_report_family(const char *title);
 /* One line, counted. */
 void mr_report_round(const struct mr_round *round, struct mr_tally *tally);
-/* The verdict, and "N passed, N failed, N skipped". */
+/* A line about what was not played at all, counted as one. */
+void mr_report_skipped(const char *what, const char *why, struct mr_tally *tally);
+/* The verdict, and the numbers behind it. */
 void mr_report_verdict(const struct mr_tally *tally);
 
 #endif

@@ -196,14 +196,15 @@ int mr_rig_start(struct mr_rig *rig, struct mr_err *err)
     return rc;
 }
 
-void mr_rig_stop(struct mr_rig *rig)
+void mr_rig_stop(struct mr_rig *rig, char *left, size_t size)
 {
     mr_engine_free(rig->engine);
     mr_io_remove(rig->signal_io);
     mr_close(&rig->signal_fd);
     mr_loop_free(rig->loop);
+    left[0] = '\0';
     if (rig->dir[0])
-        mr_sweep(rig->dir);
+        mr_sweep(rig->dir, left, size);
 }
 
 int mr_rig_new_image(struct mr_rig *rig, const char *name, int64_t bytes,

@@ -8,6 +8,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "storage/base/err.h"
@@ -41,8 +42,9 @@ struct mr_rig {
 /* Zeroed rig. Says in err what this machine lacks. mr_rig_stop() in every case. */
 int mr_rig_start(struct mr_rig *rig, struct mr_err *err);
 /* Ends the engine, then takes away whatever is still mapped, mounted or there: for a rig
- * that failed half-way, and for an engine that lied. */
-void mr_rig_stop(struct mr_rig *rig);
+ * that failed half-way, and for an engine that lied. left: what stays nevertheless, ""
+ * for nothing. */
+void mr_rig_stop(struct mr_rig *rig, char *left, size_t size);
 
 /* Runs the loop until the condition holds. Returns 0, -ETIMEDOUT, or -EINTR after a
  * signal (unless patient: to tidy up by the same means). */

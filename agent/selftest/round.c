@@ -9,9 +9,8 @@
 #include "storage/base/clock.h"
 #include "storage/base/json.h"
 
-#define ASK_LIMIT_NS (1500 * MR_NS_PER_MS)
+#define ASK_LIMIT_NS (3 * MR_NS_PER_S)
 #define ASK_AGAIN_MS 100
-#define OWNED 4 /* the score of a row that says more than "unowned" */
 
 /* What one round has to do with. */
 struct scene {
@@ -43,7 +42,6 @@ static bool build_holder(struct scene *scene)
 {
     struct mr_round *round = scene->round;
     struct mr_rig *rig = round->trial->rig;
-    const char *why = "it is not ready after 10 s";
     struct mr_err err;
     char dir[PATH_MAX];
 
@@ -59,14 +57,29 @@ static bool build_holder(struct scene *scene)
         return false;
     }
     int rc = mr_rig_wait(rig, mr_child_has_spoken, &scene->child, MR_STEP_LIMIT_MS);
-    if (rc == 0 && mr_child_holds(&scene->child, &why))
+    if (rc == 0 && mr_child_holds(&scene->child))
         return true;
-    if (rc != -EINTR)
-        conclude(round, MR_VERDICT_SKIPPED, why);
+    if (rc == 0 && mr_child_cannot(&scene->child))
+        conclude(round, MR_VERDICT_SKIPPED, mr_child_cannot(&scene->child));
+    else if (rc == 0)
+        conclude(round, MR_VERDICT_FAILED, "the holder ended before it held");
+    else if (rc != -EINTR)
+        conclude(round, MR_VERDICT_FAILED, "the holder is not ready after 10 s");
     return false;
 }
 
 /* --- while it is held --- */
+
+/* The kernel has ended it. The name may be that of somebody else's device by now. */
+static bool has_passed(const struct mr_device *device)
+{
+    struct mr_device now;
+
+    if (mr_device_look(device->node, &now) == 0 &&
+        strcmp(now.backing, device->backing) != 0)
+        return true;
+    return !mr_device_alive(device);
+}
 
 /* Looks at the kernel, then at the engine: neither may have let go. */
 static bool hold_is_over(void *ctx)
@@ -75,12 +88,14 @@ static bool hold_is_over(void *ctx)
     struct mr_round *round = scene->round;
     const struct mr_trial *trial = round->trial;
     bool passing = round->kind->effect == MR_HOLD_PASSING;
+    /* In this order: it may pass in between. */
+    bool mapped = mr_device_mapped(&trial->device);
 
-    if (passing && !mr_device_alive(&trial->device))
-        return true; /* the kernel has ended it */
+    if (passing && has_passed(&trial->device))
+        return true;
     if (mr_child_has_ended(&scene->child)) {
         scene->early = "the holder ended by itself";
-    } else if (!mr_device_mapped(&trial->device)) {
+    } else if (!mapped) {
         scene->early = "the device was unmapped while it was held";
         round->broken = true;
     } else if (trial->ended && trial->failed) {
@@ -92,50 +107,40 @@ static bool hold_is_over(void *ctx)
     return scene->early || mr_now_ns() >= scene->until_ns;
 }
 
-/* How well a row names the holder, 0 = not at all. */
-static int score_row(struct json_object *row, pid_t pid)
+/* Is it of a kind that names this holder? */
+static bool is_kind_of(const struct mr_hold_kind *kind, const char *name)
 {
-    const char *kind = mr_json_get_string(row, "kind");
-    int score = 1;
-
-    if (!kind)
-        return 0;
-    if (strcmp(kind, "unowned") != 0)
-        score += mr_json_get_int(row, "pid", 0) == pid ? OWNED + 2 : OWNED;
-    return score + (mr_json_get_bool(row, "certain", false) ? 2 : 0);
+    for (size_t i = 0; i < sizeof(kind->names) / sizeof(kind->names[0]); i++)
+        if (name && kind->names[i] && strcmp(kind->names[i], name) == 0)
+            return true;
+    return false;
 }
 
-static void name_by(struct mr_round *round, struct json_object *row)
+/* By a row that is certain, or shows our own process: one that says of a stranger that
+ * it might be him names nobody. */
+static void name_by(struct mr_round *round, struct json_object *row, pid_t holder)
 {
     const char *kind = mr_json_get_string(row, "kind");
     int64_t pid = mr_json_get_int(row, "pid", 0);
-    const char *doubt = mr_json_get_bool(row, "certain", false) ? "" : "?";
+    bool certain = mr_json_get_bool(row, "certain", false);
+    bool ours = pid == holder;
 
-    if (!kind || strcmp(kind, "unowned") == 0)
-        (void)snprintf(round->named, sizeof(round->named), "held, no owner named");
-    else if (pid > 0)
+    if (!is_kind_of(round->kind, kind) || (!ours && (!certain || round->named[0])))
+        return;
+    if (pid > 0)
         (void)snprintf(round->named, sizeof(round->named), "%.32s, pid %d%s", kind,
-                       (int)pid, doubt);
+                       (int)pid, certain ? "" : "?");
     else
-        (void)snprintf(round->named, sizeof(round->named), "%.32s%s", kind, doubt);
+        (void)snprintf(round->named, sizeof(round->named), "%.32s", kind);
 }
 
-/* By the row that does it best. Returns its score. */
-static int name_holder(struct mr_round *round, struct json_object *rows, pid_t pid)
+static void name_holder(struct mr_round *round, struct json_object *rows, pid_t holder)
 {
-    int best = 0;
     size_t count =
         json_object_is_type(rows, json_type_array) ? json_object_array_length(rows) : 0;
 
-    for (size_t i = 0; i < count; i++) {
-        struct json_object *row = json_object_array_get_idx(rows, i);
-        int score = score_row(row, pid);
-        if (score <= best)
-            continue;
-        best = score;
-        name_by(round, row);
-    }
-    return best;
+    for (size_t i = 0; i < count; i++)
+        name_by(round, json_object_array_get_idx(rows, i), holder);
 }
 
 /* Holds, and looks, for a while. Returns 0, or a negative errno when the round is over.
@@ -152,16 +157,15 @@ static int keep_holding(struct scene *scene, int64_t ms)
     return -EBUSY;
 }
 
-/* Asks who holds it. Some take the engine a second look. */
+/* Asks who holds it until that is known. Some take the engine a second look. */
 static int ask_for_name(struct scene *scene)
 {
     struct mr_round *round = scene->round;
     struct mr_trial *trial = round->trial;
     int64_t enough_ns = mr_now_ns() + ASK_LIMIT_NS;
-    bool unowned = true;
     int rc = 0;
 
-    while (rc == 0 && unowned && !trial->ended && mr_now_ns() < enough_ns) {
+    while (rc == 0 && !round->named[0] && !trial->ended && mr_now_ns() < enough_ns) {
         MR_AUTO_JSON struct json_object *rows = NULL;
         struct mr_err err;
         rc = mr_trial_ask(trial, &rows, &err);
@@ -169,8 +173,8 @@ static int ask_for_name(struct scene *scene)
             give_up(round, &err);
             return rc;
         }
-        unowned = rc < 0 || name_holder(round, rows, scene->child.pid) < OWNED;
-        rc = keep_holding(scene, unowned ? ASK_AGAIN_MS : 0);
+        name_holder(round, rows, scene->child.pid);
+        rc = keep_holding(scene, round->named[0] ? 0 : ASK_AGAIN_MS);
     }
     return rc;
 }

@@ -28,7 +28,7 @@ struct mr_round {
     enum mr_verdict verdict;
     bool broken;        /* the promise: unmapped, or said to be free, while held */
     char why[300];      /* not passed: why */
-    char named[64];     /* "" when nobody was named */
+    char named[64];     /* how the engine names it; "": it does not */
     const char *step;   /* "unmount" or "drain"; "" when it did not wait */
     int64_t noticed_ms; /* from letting go (nobody: from the request) to the end */
 };

@@ -23,7 +23,8 @@ struct run {
     unsigned volumes; /* that were made so far */
     struct mr_tally tally;
     int64_t hold_ms;
-    char **names; /* of holders, borrowed from argv */
+    char left[512]; /* what could not be taken away */
+    char **names;   /* of holders, borrowed from argv */
     int name_count;
 };
 
@@ -57,8 +58,10 @@ static bool play(struct run *run, const struct mr_hold_kind *kind)
     }
     /* What a failed round left behind shall not fail the next one. */
     if (round.verdict == MR_VERDICT_FAILED &&
-        new_volume(run, run->trial.fs_type, &err) < 0)
+        new_volume(run, run->trial.fs_type, &err) < 0) {
+        mr_report_skipped("all others", err.message, &run->tally);
         return false;
+    }
     return !run->rig.signal && (kind || round.verdict == MR_VERDICT_PASSED);
 }
 
@@ -98,14 +101,26 @@ static void play_xfs(struct run *run)
 {
     static const char *const names[] = {"mount-copy", "fsmount", "frozen",
                                         "stacked-mount"};
+    const size_t count = sizeof(names) / sizeof(names[0]);
+    bool wanted = false;
     struct mr_err err;
 
-    if (run->rig.signal || !has_program("mkfs.xfs") || new_volume(run, "xfs", &err) < 0)
+    for (size_t i = 0; i < count; i++)
+        wanted = wanted || is_wanted(run, names[i]);
+    if (run->rig.signal || !wanted)
         return;
     mr_report_head("xfs");
+    if (!has_program("mkfs.xfs")) {
+        mr_report_skipped("all of them", "there is no mkfs.xfs", &run->tally);
+        return;
+    }
+    if (new_volume(run, "xfs", &err) < 0) {
+        mr_report_skipped("all of them", err.message, &run->tally);
+        return;
+    }
     if (!play(run, NULL))
         return;
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+    for (size_t i = 0; i < count; i++)
         if (is_wanted(run, names[i]) && !play(run, mr_hold_find(names[i])))
             return;
 }
@@ -136,18 +151,15 @@ static int run_all(struct run *run, struct mr_err *err)
         play_xfs(run);
     }
     mr_trial_done(&run->trial);
-    mr_rig_stop(&run->rig);
+    mr_rig_stop(&run->rig, run->left, sizeof(run->left));
     return rc;
 }
 
 static int check_names(const struct run *run)
 {
-    for (int i = 0; i < run->name_count; i++) {
-        if (!mr_hold_find(run->names[i])) {
-            (void)fprintf(stderr, "there is no holder '%s'\n", run->names[i]);
+    for (int i = 0; i < run->name_count; i++)
+        if (!mr_hold_find(run->names[i]))
             return -1;
-        }
-    }
     return 0;
 }
 
@@ -163,14 +175,18 @@ int mr_selftest_run(int argc, char **argv)
     (void)setenv("MOORING_LOG", "err", 0); /* of the workers: this is a table */
     mr_log_init("mooring-selftest");
     int rc = run_all(&run, &err);
-    if (run.rig.signal) {
-        (void)printf("\ninterrupted; nothing was left behind\n");
+    if (run.rig.signal)
+        (void)printf("\ninterrupted%s\n", run.left[0] ? "" : "; nothing was left behind");
+    if (run.left[0])
+        (void)printf("\nleft behind, and to be taken away by hand: %s\n", run.left);
+    if (run.rig.signal)
         return 128 + run.rig.signal;
-    }
     if (rc < 0) {
         (void)fprintf(stderr, "mooring-selftest: %s\n", err.message);
         return MR_EXIT_SYSTEM;
     }
     mr_report_verdict(&run.tally);
-    return run.tally.failed > 0 ? MR_EXIT_BROKEN : MR_EXIT_OK;
+    if (run.tally.failed > 0)
+        return MR_EXIT_BROKEN;
+    return run.tally.held > 0 ? MR_EXIT_OK : MR_EXIT_SYSTEM;
 }

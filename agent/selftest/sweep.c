@@ -11,13 +11,17 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent/selftest/hold.h"
 #include "storage/base/cleanup.h"
+#include "storage/base/clock.h"
 #include "storage/base/fd.h"
 
 #define MOUNTINFO_BYTES (16U << 20)
+#define SWEEP_TRIES 40 /* the last user of a loop device ends it */
+#define SWEEP_AGAIN_NS (50 * MR_NS_PER_MS)
 
 MR_DEFINE_CLEANUP(dir, DIR *, (void)closedir);
 
@@ -88,20 +92,28 @@ static void unmount_below(const char *dir)
     }
 }
 
+/* The next loop device in the list whose file is below dir. */
+static bool next_loop_below(DIR *block, const char *dir, struct mr_device *ret)
+{
+    const struct dirent *entry;
+    char node[32];
+
+    while (block && (entry = readdir(block)))
+        if (strncmp(entry->d_name, "loop", 4) == 0 &&
+            mr_format(node, sizeof(node), "/dev/%s", entry->d_name) == 0 &&
+            mr_device_look(node, ret) == 0 && is_below(ret->backing, dir))
+            return true;
+    return false;
+}
+
 static void unbind_below(const char *dir)
 {
     MR_CLEANUP(dir) DIR *block = opendir("/sys/block");
-    const struct dirent *entry;
+    struct mr_device device;
 
-    while (block && (entry = readdir(block))) {
-        struct mr_device device;
-        char node[32];
-        if (strncmp(entry->d_name, "loop", 4) != 0 ||
-            mr_format(node, sizeof(node), "/dev/%s", entry->d_name) < 0 ||
-            mr_device_look(node, &device) < 0 || !is_below(device.backing, dir))
-            continue;
-        (void)mr_hold_thaw(node, NULL);
-        MR_AUTO_CLOSE int fd = open(node, O_RDONLY | O_CLOEXEC);
+    while (next_loop_below(block, dir, &device)) {
+        (void)mr_hold_thaw(device.node, NULL);
+        MR_AUTO_CLOSE int fd = open(device.node, O_RDONLY | O_CLOEXEC);
         if (fd >= 0 && mr_device_mapped(&device))
             (void)ioctl(fd, LOOP_CLR_FD, 0);
     }
@@ -117,9 +129,31 @@ static int remove_entry(const char *path, const struct stat *st, int type,
     return 0;
 }
 
-void mr_sweep(const char *dir)
+/* A mount that stays keeps the directory. */
+static void list_left(const char *dir, char *left, size_t size)
 {
-    unmount_below(dir);
-    unbind_below(dir);
-    (void)nftw(dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    MR_CLEANUP(dir) DIR *block = opendir("/sys/block");
+    struct mr_device device;
+    struct stat st;
+
+    (void)snprintf(left, size, "%s", lstat(dir, &st) == 0 ? dir : "");
+    while (next_loop_below(block, dir, &device)) {
+        size_t used = strlen(left);
+        (void)snprintf(left + used, size - used, "%s%s, bound to %s",
+                       used > 0 ? "; " : "", device.node, device.backing);
+    }
+}
+
+void mr_sweep(const char *dir, char *left, size_t size)
+{
+    for (int i = 0; i < SWEEP_TRIES; i++) {
+        if (i > 0)
+            mr_sleep_ns(SWEEP_AGAIN_NS);
+        unmount_below(dir);
+        unbind_below(dir);
+        (void)nftw(dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+        list_left(dir, left, size);
+        if (!left[0])
+            return;
+    }
 }

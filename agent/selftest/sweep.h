@@ -8,6 +8,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* A loop device as sysfs shows it. */
@@ -24,8 +25,9 @@ bool mr_device_mapped(const struct mr_device *device);
 /* Does a file system live on it? */
 bool mr_device_alive(const struct mr_device *device);
 
-/* Thaws, unmounts and unbinds everything that has to do with dir, then removes it.
- * Blocks. */
-void mr_sweep(const char *dir);
+/* Thaws, unmounts and unbinds everything that has to do with dir, then removes it; tries
+ * again for two seconds. left: what is there in spite of it, to be read by a person; ""
+ * for nothing. Blocks. */
+void mr_sweep(const char *dir, char *left, size_t size);
 
 #endif

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`mooringd --selftest`: it finds that the promise holds, it would find that it does not, and it leaves nothing."""
+import ctypes
 import os
 import pathlib
 import re
+import resource
 import select
 import shutil
 import signal
@@ -14,10 +16,23 @@ import pytest
 
 from mooring import kernel
 from mooring.agent import build_dir
+from mooring.wait import eventually
 from test_holders import DRAIN, INNOCENT, UNMOUNT
 
 LYING_WORKER = pathlib.Path(__file__).parent / "mooring/lying_worker.py"
 LIMIT_S = 90
+# In place of the program that the holders are started from: these two fail, each in its way.
+BROKEN_HOLDERS = """#!/bin/sh
+case "$2" in
+cwd) kill -SEGV $$ ;;
+root) exec cat ;;
+esac
+exec {real} "$@"
+"""
+# Runs $1 as if it were still the program at its path, which is now $2.
+IN_DISGUISE = 'exec 9<"$1" && mount --bind "$2" "$1" && shift 2 && exec /proc/self/fd/9 "$@"'
+# Runs $2... where the program $1 cannot be run.
+WITHOUT = 'mount --bind /dev/null "$1" && shift && exec "$@"'
 
 
 @pytest.fixture
@@ -74,12 +89,15 @@ def test_the_promise_holds(selftest, phrases):
             assert re.match(rf"({known})(?![-\w])", named), (name, named)
             assert not owned or re.search(r", pid \d+\??$", named), (name, named)
             assert re.fullmatch(r"\d+ ms", noticed) and int(noticed.split()[0]) < 5000, (name, noticed)
-    assert row_of(out, phrases["socket-cycle"])[0] == "yes"
+    assert row_of(out, phrases["socket-cycle"])[:2] == ["yes", "held, but not named"]
     for name in INNOCENT:
         assert row_of(out, phrases[name.replace("_", "-")])[0] == "-", name
     assert "The promise holds on this kernel" in out
     passed = int(re.search(r"^(\d+) passed, 0 failed, 0 skipped$", out, re.M).group(1))
     assert passed > len(phrases)  # the ones on xfs, and the comparisons
+    held, named = map(int, re.search(r"^(\d+) held, (\d+) of them named$", out, re.M).groups())
+    assert held == passed - len(INNOCENT) - 2  # nobody, on either file system
+    assert named == held - out.count("  held, but not named  ")
     assert time.monotonic() - started < 60
 
 
@@ -102,6 +120,67 @@ def test_it_can_fail(selftest, tmp, holder_binary, phrases):
     shutil.rmtree(libexec)
 
 
+def test_a_holder_that_fails_is_not_skipped(selftest, tmp, holder_binary, phrases):
+    """Only what says that it cannot be built here is; one that crashes or keeps silent proves nothing."""
+    libexec = tmp / "broken"
+    shutil.copytree(holder_binary.parent, libexec)
+    program = libexec / "mooring-selftest"
+    real = program.rename(libexec / "real")
+    shutil.copy(real, program)
+    broken = tmp / "broken.sh"
+    broken.write_text(BROKEN_HOLDERS.format(real=real))
+    broken.chmod(0o755)
+    status, out = finish(selftest("unshare", "--mount", "sh", "-c", IN_DISGUISE, "sh", program, broken,
+                                  "run", "cwd", "root", "open-file"))
+    assert status == 1
+    assert row_of(out, phrases["cwd"])[1] == "FAILED: the holder ended before it held"
+    assert row_of(out, phrases["root"])[1] == "FAILED: the holder is not ready after 10 s"
+    assert row_of(out, phrases["open-file"])[0] == "yes"
+    assert "THE PROMISE IS NOT PROVEN" in out and "promise holds" not in out
+    assert re.search(r"^2 passed, 2 failed, 0 skipped$", out, re.M)
+
+
+def test_without_a_holder_nothing_is_proven(selftest, holder_binary, phrases):
+    odd = selftest.scratch / "x,y:z"  # no overlay takes such a path
+    odd.mkdir()
+    status, out = finish(selftest("env", f"TMPDIR={odd}", holder_binary, "run", "overlay"))
+    odd.rmdir()
+    assert status == 71
+    assert row_of(out, phrases["overlay"])[1].startswith("skipped: ")
+    assert "NOTHING WAS TESTED" in out and "promise holds" not in out
+    assert "0 held, 0 of them named" in out and "0 failed, 1 skipped" in out
+    status, out = finish(selftest(holder_binary, "run", *(name.replace("_", "-") for name in INNOCENT)))
+    assert status == 71 and "NOTHING WAS TESTED" in out
+
+
+def test_xfs_is_not_left_out_without_a_word(selftest, holder_binary):
+    mkfs = shutil.which("mkfs.xfs", path="/usr/sbin:/sbin:/usr/local/sbin")
+    run = holder_binary, "run", "mount-copy"
+    status, out = finish(selftest("unshare", "--mount", "sh", "-c", WITHOUT, "sh", mkfs, *run))
+    assert status == 0 and "skipped: there is no mkfs.xfs" in out
+    assert "2 passed, 0 failed, 1 skipped" in out
+    # Room for the image of ext4 only. Python ignores SIGXFSZ, and leaves it so.
+    limit = (100 << 20, resource.RLIM_INFINITY)
+    status, out = finish(selftest(*run, restore_signals=False,
+                                  preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)))
+    assert status == 0 and re.search(r"skipped: create '.*/xfs-2.img'", out)
+    assert "2 passed, 0 failed, 1 skipped" in out
+
+
+def test_a_stranger_is_not_taken_for_the_holder(selftest, holder_binary, phrases):
+    """The first look does not see that a file system is frozen, and says who else might hold it: here we."""
+    stranger = ctypes.CDLL(None).fsopen(b"tmpfs", 1)
+    assert stranger >= 0
+    try:
+        status, out = finish(selftest(holder_binary, "run", "frozen"))
+    finally:
+        os.close(stranger)
+    assert status == 0
+    rows = [line for line in out.splitlines() if line.startswith(f"  {phrases['frozen']}  ")]
+    assert len(rows) == 2 and all(re.search("  yes   frozen  ", row) for row in rows), rows
+    assert "2 held, 2 of them named" in out
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_can_be_interrupted(selftest, phrases, number):
     """At any time: here when the first holders were let go, and the next one is being built or held."""
@@ -114,8 +193,32 @@ def test_it_can_be_interrupted(selftest, phrases, number):
     process.send_signal(number)
     status, out = finish(process)
     assert status == 128 + number
-    assert "interrupted" in out and " passed, " not in out
+    assert "interrupted; nothing was left behind" in out and " passed, " not in out
     assert kernel.mounts_below(selftest.scratch) == []
+
+
+def test_what_it_cannot_take_away_is_said(selftest, tmp, holder_binary):
+    """While we have its device open, the kernel keeps it."""
+    process = selftest(holder_binary, "run", "open-file")
+
+    def opened():
+        for node in kernel.bound_loops():
+            if not (kernel.loop_bound(node) or "").startswith(f"{tmp}/"):
+                continue
+            fd = os.open(node, os.O_RDONLY)
+            if (kernel.loop_bound(node) or "").startswith(f"{tmp}/"):
+                return node, fd
+            os.close(fd)
+        return None
+    node, fd = eventually(opened, 10, "the volume is mapped", interval=0.002)
+    try:
+        process.send_signal(signal.SIGINT)
+        status, out = finish(process)
+    finally:
+        os.close(fd)
+    assert status == 128 + signal.SIGINT
+    assert re.search(rf"^left behind.*: {node}, bound to {tmp}/", out, re.M), out
+    assert "nothing was left behind" not in out
 
 
 def test_what_is_missing_is_said(selftest):
@@ -133,3 +236,24 @@ def test_no_such_holder(selftest, holder_binary):
     assert status == 64 and "nobody" in out
     status, out = finish(selftest(holder_binary))
     assert status == 64 and "Usage" in out
+    assert "list" in out  # which names them
+    status, out = finish(selftest(holder_binary, "hold", "foo", "/mnt", "/dev/null", "/tmp"))
+    assert status == 64 and "there is no holder 'foo'" in out and "`mooring-selftest list`" in out
+    for name in ("foo", "frozen"):
+        status, out = finish(selftest(holder_binary, "hold", name))
+        assert status == 64 and "Usage" in out and ("no holder" in out) is (name == "foo")
+
+
+@pytest.mark.parametrize("kind, number", [("frozen", signal.SIGTERM), ("swap-file", signal.SIGINT),
+                                          ("uprobe", signal.SIGHUP), ("bind", signal.SIGTERM),
+                                          ("exe", signal.SIGINT), ("thread-copy", signal.SIGHUP)])
+def test_a_holder_lets_go_when_it_is_asked_to_end(agent, image, hold, kind, number):
+    """What is not undone by the end of its process, too."""
+    a = agent()
+    doc = a.attach("v", a.file_spec(image(), fs="ext4"))
+    holder = hold.start(kind, doc)
+    holder.process.send_signal(number)
+    assert holder.process.wait(10) == 128 + number
+    assert not [m for m in kernel.mounts_below(hold.base) if m.point != doc["mount_path"] and "hold-" in m.point]
+    assert "/swap-file" not in pathlib.Path("/proc/swaps").read_text()
+    a.detach("v")
