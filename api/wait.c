@@ -126,7 +126,9 @@ static void on_accepted_timeout(void *ctx)
 /* "Accepted" is only said of what survives the agent. */
 static bool await_accepted(struct mr_request *req, struct mr_operation *op)
 {
-    if (!mr_operation_is_accepted(op))
+    bool reads = strcmp(req->method, "GET") == 0 || strcmp(req->method, "HEAD") == 0;
+
+    if (!reads && !mr_operation_is_accepted(op))
         req->watch = mr_operation_watch_accepted(op, on_operation_end, req);
     return req->watch != NULL;
 }

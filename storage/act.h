@@ -12,6 +12,7 @@ struct mr_act {
     struct mr_act *next; /* of those left behind */
     struct mr_engine *engine;
     struct mr_volume *volume;
+    char token[MR_TOKEN_TEXT]; /* of the attachment that it is about */
     char operation[MR_OPERATION_ID_TEXT];
     enum mr_action action;
     struct json_object *request; /* what the journal has: action, holders, caller, ... */

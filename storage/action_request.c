@@ -144,6 +144,7 @@ struct mr_pending *mr_engine_act(struct mr_engine *engine, const char *id,
                            .request = json_object_new_object(),
                            .started_at_ms = mr_wall_ms(),
                            .pending = pending};
+    memcpy(act->token, volume->token, sizeof(act->token));
     pending->slot = &act->pending;
     volume->act = act;
     (void)snprintf(act->operation, sizeof(act->operation), "%s", volume->op->id);

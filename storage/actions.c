@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "storage/act.h"
+#include "storage/base/fd.h"
 #include "storage/base/json.h"
 
 #define MR_ACT_DEADLINE_NS (30 * MR_NS_PER_S)
@@ -38,6 +39,14 @@ void mr_act_stop(struct mr_volume *volume)
 {
     while (volume->act || volume->left_behind)
         act_free(volume->act ? volume->act : volume->left_behind);
+}
+
+bool mr_act_may_touch(const struct mr_volume *volume)
+{
+    for (const struct mr_act *act = volume->left_behind; act; act = act->next)
+        if (strcmp(act->token, volume->token) == 0)
+            return true;
+    return volume->act != NULL;
 }
 
 /* The detach that it was asked for, if that still waits. */
@@ -106,17 +115,21 @@ static void record_failure(struct mr_act *act, const struct mr_err *err)
     mr_volume_record(act->volume, "action_failed", detail, NULL, NULL);
 }
 
-/* Nothing was done. */
 static void failed(struct mr_act *act, const struct mr_err *err)
+{
+    record_failure(act, err);
+    answer(act, NULL, err);
+}
+
+/* The same, and surely nothing was done: what was accepted for it counts no more. */
+static void not_done(struct mr_act *act, const struct mr_err *err)
 {
     struct mr_operation *op = still_waiting(act);
 
-    if (op && mr_action_loses_data(act->action)) {
+    if (op && mr_action_loses_data(act->action))
         op->accept_data_loss = act->was_accepted;
-        act->volume->forced = act->was_forced;
-    }
-    record_failure(act, err);
-    answer(act, NULL, err);
+    act->volume->forced = act->volume->forced && act->was_forced;
+    failed(act, err);
 }
 
 /* --- the worker --- */
@@ -175,6 +188,8 @@ static void on_reply(void *ctx, bool ok, struct json_object *message,
     }
     if (ok && json_object_is_type(results, json_type_array))
         finish(act, json_object_get(results));
+    else if (err->code == MR_E_ACTION_UNSUPPORTED)
+        not_done(act, err);
     else
         failed(act, err);
 }
@@ -277,19 +292,29 @@ static void start(struct mr_act *act, struct json_object *rows)
         (void)mr_fail(&why, MR_E_NOT_DETACHING, 0,
                       "the detach of '%s' has ended meanwhile; nothing was done",
                       act->volume->id);
-        failed(act, &why);
+        not_done(act, &why);
         return;
     }
     if (mr_worker_start(act->engine->workers, NULL, deadline_ns, &act_events, act,
                         &act->worker, &why) < 0) {
-        failed(act, &why);
+        not_done(act, &why);
         return;
     }
     mr_worker_command(act->worker, new_command(act, op, rows), deadline_ns);
 }
 
+static bool has_ended(struct json_object *row)
+{
+    int64_t pid = mr_json_get_int(row, "pid", 0);
+    int64_t start_time = mr_json_get_int(row, "start_time", 0);
+
+    return pid > 0 && pid <= INT32_MAX && start_time > 0 &&
+           mr_process_start_time((pid_t)pid) != (uint64_t)start_time;
+}
+
 /* Who was listed may have let go since: nothing is done to who does not hold. */
-static struct json_object *keep_holding(struct mr_act *act, struct json_object *seen)
+static struct json_object *keep_holding(struct mr_act *act, struct json_object *seen,
+                                        bool complete)
 {
     struct json_object *asked = mr_json_get(act->request, "holders");
     struct json_object *rows = json_object_new_array();
@@ -305,9 +330,12 @@ static struct json_object *keep_holding(struct mr_act *act, struct json_object *
         }
         struct json_object *result = json_object_new_object();
         mr_json_set_string(result, "holder", id);
-        mr_json_set_bool(result, "done", true);
+        bool gone = complete || has_ended(row);
+        mr_json_set_bool(result, "done", gone);
         mr_json_set_string(result, "detail",
-                           "does not hold it any more; nothing was done");
+                           gone ? "does not hold it any more; nothing was done"
+                                : "was not seen again, but not all could be looked at; "
+                                  "nothing was done");
         (void)json_object_array_add(act->gone, result);
     }
     return rows;
@@ -318,13 +346,12 @@ static void on_looked_again(void *ctx, struct json_object *seen, bool complete,
 {
     struct mr_act *act = ctx;
 
-    (void)complete;
     act->scan = NULL;
     if (!seen) {
-        failed(act, err);
+        not_done(act, err);
         return;
     }
-    MR_AUTO_JSON struct json_object *rows = keep_holding(act, seen);
+    MR_AUTO_JSON struct json_object *rows = keep_holding(act, seen, complete);
     if (json_object_array_length(rows) > 0)
         start(act, rows);
     else
@@ -343,10 +370,10 @@ static void on_durable(void *ctx, int rc, const struct mr_err *err)
         return;
     }
     struct mr_operation *op = still_waiting(act);
-    if (op && mr_action_loses_data(act->action)) {
+    if (op)
         act->was_accepted = op->accept_data_loss;
+    if (op && mr_action_loses_data(act->action))
         op->accept_data_loss = true;
-    }
     if (!mr_action_needs_holders(act->action)) {
         start(act, mr_json_get(act->request, "holders"));
         return;
@@ -355,7 +382,7 @@ static void on_durable(void *ctx, int rc, const struct mr_err *err)
                                    on_looked_again, act);
     if (!act->scan) {
         (void)mr_fail(&why, MR_E_INTERNAL, ENOMEM, "look at the holders again");
-        failed(act, &why);
+        not_done(act, &why);
     }
 }
 

@@ -17,12 +17,8 @@ static int then_start(struct mr_volume *volume, enum mr_goal goal,
 
     if (goal == MR_GOAL_ATTACHED && mr_refuse_forced(volume, err) < 0)
         return -EIO;
-    if (volume->act || volume->left_behind) {
-        int rc = mr_fail(err, MR_E_OPERATION_PENDING, 0,
-                         "an action on the holders of volume '%s' may still be at work",
-                         volume->id);
-        return mr_err_remedy(err, rc, "try again when it has ended");
-    }
+    if (mr_refuse_acting(volume, err) < 0)
+        return -EBUSY;
     if (op->then && op->then->goal != goal)
         return mr_refuse_pending(volume, err);
     if (!op->then) {
@@ -30,6 +26,7 @@ static int then_start(struct mr_volume *volume, enum mr_goal goal,
         if (!op->then)
             return -ENOMEM;
         op->then->prior_state = MR_STATE_ATTACHING;
+        mr_operation_announce(op->then);
     }
     *ret_op = op->then;
     return 0;
@@ -67,6 +64,7 @@ static void start_detach(struct mr_volume *volume, struct mr_operation *then)
         mr_detach_finish(then);
         return;
     }
+    then->prior_state = volume->state;
     mr_volume_set_state(volume, MR_STATE_DETACHING);
     mr_operation_start(then, mr_plan(MR_STATE_FAILED, MR_GOAL_ABSENT), "detach_intent");
 }
@@ -76,12 +74,17 @@ static void start_attach(struct mr_volume *volume, struct mr_operation *then,
 {
     struct mr_err err;
 
-    if (mr_volume_has_residue(volume)) {
+    if (mr_volume_has_residue(volume) && mr_refuse_forced(volume, &err) < 0) {
+        mr_spec_free(spec);
+        mr_request_failed(volume, then, &err);
+    } else if (mr_volume_has_residue(volume)) {
         mr_spec_free(volume->spec);
         volume->spec = spec;
         mr_operation_start(then, mr_plan(MR_STATE_FAILED, MR_GOAL_ATTACHED), NULL);
-    } else if (mr_request_attach_fresh(volume, then, spec, &err) < 0) {
-        mr_request_failed(volume, then, &err);
+    } else {
+        then->prior_state = volume->state;
+        if (mr_request_attach_fresh(volume, then, spec, &err) < 0)
+            mr_request_failed(volume, then, &err);
     }
 }
 

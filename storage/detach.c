@@ -304,6 +304,9 @@ void mr_detach_cancel(struct mr_operation *op)
 
     if (op->ending || op->ended || mr_detach_must_answer(op))
         return;
+    /* What an action has broken since is not brought back: to its end, then afresh. */
+    if (op->then->goal == MR_GOAL_ATTACHED && op->volume->forced)
+        return;
     if (!op->undoing) /* an undo keeps its reason */
         (void)mr_fail(&op->error, MR_E_DETACH_CANCELLED, 0,
                       "a PUT of the same spec cancelled the detach of volume '%s'",

@@ -230,6 +230,8 @@ void mr_operation_release(struct mr_operation *op);
  * NULL: nothing to record first. */
 void mr_operation_start(struct mr_operation *op, const enum mr_step *plan,
                         const char *event);
+/* Writes down that it will be, before it starts: then it may be called accepted. */
+void mr_operation_announce(struct mr_operation *op);
 /* Goes to the next step of the plan. */
 void mr_operation_advance(struct mr_operation *op);
 /* Sends a command (takes the reference) with the usual deadline, or deadline_ns from now
@@ -348,6 +350,8 @@ void mr_pending_stop(struct mr_engine *engine);
 /* --- actions.c --- */
 /* After a start: says in the history that the end of an action is not known. */
 void mr_act_note_lost(struct mr_volume *volume);
+/* Is an action at work on this attachment, or one left behind that may come back? */
+bool mr_act_may_touch(const struct mr_volume *volume);
 /* The agent stops: all of the volume's. */
 void mr_act_stop(struct mr_volume *volume);
 
@@ -369,6 +373,8 @@ int mr_refuse_pending(const struct mr_volume *volume, struct mr_err *err);
 int mr_refuse_lost_writes(const struct mr_volume *volume, struct mr_err *err);
 int mr_refuse_orphan(const struct mr_volume *volume, struct mr_err *err);
 int mr_refuse_other_spec(const struct mr_volume *volume, struct mr_err *err);
+/* 0 unless an action may still do something to the attachment. */
+int mr_refuse_acting(const struct mr_volume *volume, struct mr_err *err);
 /* 0 unless an action has made the file system or the device fail. */
 int mr_refuse_forced(const struct mr_volume *volume, struct mr_err *err);
 

@@ -157,9 +157,12 @@ static void note_held(struct mr_operation *op, struct json_object *list, bool co
         struct json_object *row = json_object_array_get_idx(list, i);
         struct json_object *old =
             mr_holders_find(op->waited_for, mr_json_get_string(row, "id"));
-        if (!old || mr_json_get(old, "gone_at"))
-            (void)json_object_array_add(appeared, json_object_get(row));
+        bool back = old && mr_json_get(old, "gone_at");
         remember(op, row, old);
+        /* Who finds no room in the proof is not told of at every look, either. */
+        if (back ||
+            (!old && mr_holders_find(op->waited_for, mr_json_get_string(row, "id"))))
+            (void)json_object_array_add(appeared, json_object_get(row));
     }
     record_change(op, appeared, left);
 }

@@ -205,7 +205,8 @@ static bool fill_row(struct mr_journal_row *row, const struct mr_record *record)
            copy_text(&text[MR_JOURNAL_STATE], record->state) &&
            copy_json(&text[MR_JOURNAL_VOLUME], record->volume) &&
            copy_text(&text[MR_JOURNAL_OPERATION_ID], record->operation_id) &&
-           copy_json(&text[MR_JOURNAL_OPERATION], record->operation) &&
+           (!record->operation ||
+            copy_json(&text[MR_JOURNAL_OPERATION], record->operation)) &&
            copy_text(&text[MR_JOURNAL_EVENT], record->event) &&
            (!record->detail || copy_json(&text[MR_JOURNAL_DETAIL], record->detail));
 }

@@ -32,11 +32,15 @@ static struct mr_operation *revive(struct mr_volume *volume, enum mr_goal goal,
     struct mr_operation *op =
         last->operation[0] ? mr_engine_find_operation(engine, last->operation) : NULL;
 
-    if (op && op->ended == 0 && op->goal == goal)
+    if (op && op->ended == 0 && op->goal == goal) {
+        op->journalled = true;
         return op;
+    }
     op = mr_operation_new(engine, volume, goal, NULL);
-    if (op)
+    if (op) {
         mr_engine_keep_operation(engine, op);
+        mr_operation_announce(op);
+    }
     return op;
 }
 
@@ -56,7 +60,6 @@ static int resume(struct mr_volume *volume, const struct unfinished *last,
     op->accept_data_loss = last->accept_data_loss;
     op->waited_for = json_object_get(last->waited_for);
     op->prior_state = volume->state;
-    op->journalled = true;
     if (attaching && last->mending) {
         if (last->expected)
             mr_identity_from_json(&op->expected, last->expected);
@@ -161,11 +164,12 @@ int mr_reconcile_load(struct mr_engine *engine, struct mr_err *err)
     for (struct mr_operation *op = engine->operations; op; op = op->next)
         engine->ended_count += op->ended != 0;
     for (size_t i = 0; i < engine->volume_count; i++) {
-        mr_act_note_lost(engine->volumes[i]);
         rc = start_volume(engine->volumes[i], err);
         if (rc < 0)
             return rc;
     }
+    for (size_t i = 0; i < engine->volume_count; i++)
+        mr_act_note_lost(engine->volumes[i]);
     close_stale_operations(engine);
     mr_reconcile_next(engine);
     return 0;

@@ -51,6 +51,16 @@ int mr_refuse_lost_writes(const struct mr_volume *volume, struct mr_err *err)
         "repair the device and PUT the volume, or repeat with accept_data_loss=true");
 }
 
+int mr_refuse_acting(const struct mr_volume *volume, struct mr_err *err)
+{
+    if (!mr_act_may_touch(volume))
+        return 0;
+    int rc = mr_fail(err, MR_E_OPERATION_PENDING, 0,
+                     "an action on the holders of volume '%s' may still be at work",
+                     volume->id);
+    return mr_err_remedy(err, rc < 0 ? rc : -EBUSY, "try again when it has ended");
+}
+
 int mr_refuse_forced(const struct mr_volume *volume, struct mr_err *err)
 {
     if (!volume->forced)

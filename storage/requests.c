@@ -215,7 +215,9 @@ static int start_verify(struct mr_volume *volume, struct mr_spec *spec,
     }
     mr_spec_free(volume->spec);
     volume->spec = spec; /* the secrets may be new */
-    mr_operation_start(op, plan, NULL);
+    /* To look at what is attached promises nothing. */
+    mr_operation_start(op, plan,
+                       volume->state == MR_STATE_ATTACHED ? NULL : "mend_asked");
     *ret_op = op;
     return 0;
 }
@@ -258,6 +260,8 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
         return join_attach(volume, spec, ret_op, err);
     else if (volume && mr_volume_has_residue(volume) && volume->forced)
         rc = mr_refuse_forced(volume, err);
+    else if (volume && mr_volume_has_residue(volume) && mr_act_may_touch(volume))
+        rc = mr_refuse_acting(volume, err);
     else if (volume && mr_volume_has_residue(volume) &&
              !mr_spec_equal(volume->spec, spec))
         rc = mr_refuse_other_spec(volume, err);

@@ -373,12 +373,26 @@ static void on_intent(void *ctx, int rc, const struct mr_err *err)
     go_when_ready(op);
 }
 
+static void on_announced(void *ctx, int rc, const struct mr_err *err)
+{
+    struct mr_operation *op = ctx;
+    (void)err; /* its start will find out, too */
+    if (rc == 0 && !op->ended)
+        mr_operation_accepted(op);
+}
+
+void mr_operation_announce(struct mr_operation *op)
+{
+    append(op, op->volume->state, "queued", NULL, on_announced);
+}
+
 void mr_operation_start(struct mr_operation *op, const enum mr_step *plan,
                         const char *event)
 {
     op->plan = plan;
     op->volume->op = op;
     op->durable = event == NULL;
+    op->journalled = op->journalled || event == NULL;
     mr_volume_touch(op->volume);
     if (event)
         append(op, op->volume->state, event, NULL, on_intent);

@@ -27,6 +27,13 @@ static void on_answer(void *ctx, struct json_object *document, const struct mr_e
         last_err = *err;
 }
 
+static void on_end(void *ctx, struct mr_operation *op)
+{
+    (void)ctx;
+    (void)op;
+    answers++;
+}
+
 static int setup_copied(void **state)
 {
     (void)setup_attached(state);
@@ -48,6 +55,11 @@ static bool named(struct env *env)
 static bool wedged(struct env *env)
 {
     return v(env)->wedged;
+}
+
+static bool acting(struct env *env)
+{
+    return strstr(asked(env), "act") != NULL;
 }
 
 static bool gated(struct env *env)
@@ -329,7 +341,7 @@ static void test_put_before_the_deadline_leaves_a_way_out(void **state)
     struct env *env = *state;
     struct mr_err err;
     env->config.worker_deadline_ns = 300 * MR_NS_PER_MS;
-    script(env, "unmount", "[{'sleep_ms':1500,'result':'busy'}]");
+    script(env, "unmount", "[{'sleep_ms':1500,'result':'busy'},{'result':'unmounted'}]");
     (void)del(env, "v");
     run_until(env, unmounting);
     struct mr_operation *back = put(env, "v");
@@ -339,8 +351,77 @@ static void test_put_before_the_deadline_leaves_a_way_out(void **state)
     assert_non_null(act(env, MR_ACTION_CUT_TRANSPORT, &err));
     run_until(env, one_answer);
     assert_int_equal(last_err.message[0], '\0');
-    run_to_end(env, back); /* the umount was only slow */
+    /* The umount was only slow; but what was cut is not brought back: it goes to its end,
+     * and then the PUT attaches afresh. */
+    run_to_end(env, back);
+    assert_true(mr_operation_created(back));
+    assert_false(v(env)->forced);
     assert_int_equal(v(env)->state, MR_STATE_ATTACHED);
+    assert_non_null(strstr(asked(env), "unmap map"));
+}
+
+static void test_action_whose_worker_dies_may_have_been_done(void **state)
+{
+    struct env *env = *state;
+    struct mr_operation *op = NULL;
+    struct mr_err err;
+    script(env, "act", "[{'exit':3}]");
+    start_held(env);
+    assert_non_null(act(env, MR_ACTION_SHUTDOWN, &err));
+    run_until(env, one_answer);
+    assert_true(put_again(env, &op, &err) < 0);
+    assert_int_equal(err.code, MR_E_DATA_NOT_WRITTEN);
+}
+
+static void test_record_of_an_action_leaves_its_operation_alone(void **state)
+{
+    struct env *env = *state;
+    struct mr_err err;
+    char id[MR_OPERATION_ID_TEXT];
+    start_held(env);
+    memcpy(id, v(env)->op->id, sizeof(id));
+    assert_non_null(act(env, MR_ACTION_THAW, &err));
+    run_until(env, one_answer);
+    env_stop(env);
+    env_start(env);
+    assert_non_null(v(env)->op);
+    assert_string_equal(v(env)->op->id, id);
+    assert_non_null(v(env)->op->waited_for);
+}
+
+static void test_queued_put_is_accepted_before_it_starts(void **state)
+{
+    struct env *env = *state;
+    script(env, "unmap", "[{'sleep_ms':600,'result':'gone','evidence':{}}]");
+    struct mr_operation *op = del(env, "v");
+    run_until(env, unmapping);
+    struct mr_operation *back = put(env, "v");
+    assert_false(mr_operation_is_accepted(back));
+    assert_non_null(mr_operation_watch_accepted(back, on_end, NULL));
+    run_until(env, one_answer);
+    assert_int_equal(mr_operation_ended(op), 0);
+    run_to_end(env, back);
+}
+
+static void test_put_waits_for_an_action_when_the_detach_has_failed(void **state)
+{
+    struct env *env = *state;
+    struct mr_operation *back = NULL;
+    struct mr_err err;
+    script(env, "act", "[{'sleep_ms':2500,'results':[]}]");
+    start_held(env);
+    struct mr_operation *op = v(env)->op;
+    assert_non_null(act(env, MR_ACTION_THAW, &err));
+    run_until(env, acting);
+    script(env, "claim", "[{'error':{'code':'device-error','message':'EIO'}}]");
+    mr_detach_look_again(op);
+    run_to_end(env, op);
+    assert_int_equal(v(env)->state, MR_STATE_FAILED);
+    assert_true(put_again(env, &back, &err) < 0);
+    assert_int_equal(err.code, MR_E_OPERATION_PENDING);
+    run_until(env, one_answer);
+    assert_int_equal(put_again(env, &back, &err), 0);
+    run_to_end(env, back);
 }
 
 static void test_forget_of_a_wedged_volume_ends_a_queued_put(void **state)
@@ -393,13 +474,6 @@ static void test_half_a_look_tells_nobody_goodbye(void **state)
     struct json_object *row = mr_holders_find(v(env)->op->waited_for, "a1");
     assert_non_null(row);
     assert_null(mr_json_get(row, "gone_at"));
-}
-
-static void on_end(void *ctx, struct mr_operation *op)
-{
-    (void)ctx;
-    (void)op;
-    answers++;
 }
 
 static void test_operation_is_not_forgotten_while_it_ends(void **state)
@@ -458,6 +532,10 @@ int main(void)
         T(test_put_or_forget_does_not_lose_the_news_of_a_lost_write),
         T(test_loss_accepted_while_the_worker_is_at_it_counts),
         T(test_put_before_the_deadline_leaves_a_way_out),
+        T(test_action_whose_worker_dies_may_have_been_done),
+        T(test_record_of_an_action_leaves_its_operation_alone),
+        T(test_queued_put_is_accepted_before_it_starts),
+        T(test_put_waits_for_an_action_when_the_detach_has_failed),
         T(test_forget_of_a_wedged_volume_ends_a_queued_put),
         T(test_forget_that_cannot_be_written_leaves_no_orphan),
         T(test_half_a_look_tells_nobody_goodbye),
