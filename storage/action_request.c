@@ -90,10 +90,8 @@ static int check_volume(struct mr_engine *engine, struct mr_volume *volume,
                         const char *id, const struct mr_action_request *request,
                         struct mr_err *err)
 {
-    if (mr_engine_recovering(engine))
-        return mr_refuse_recovering(err);
-    if (!volume || volume->state == MR_STATE_ABSENT)
-        return mr_refuse_unknown(id, err);
+    if (mr_refuse_absent(engine, volume, id, err) < 0)
+        return -ENOENT;
     const struct mr_operation *op = volume->op;
     if (!op && volume->forgotten) {
         int rc = mr_fail(err, MR_E_NOT_DETACHING, 0,

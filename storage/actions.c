@@ -4,6 +4,7 @@
  * those who still hold, by a worker of its own: the volume's may hang in the kernel.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -308,8 +309,11 @@ static bool has_ended(struct json_object *row)
     int64_t pid = mr_json_get_int(row, "pid", 0);
     int64_t start_time = mr_json_get_int(row, "start_time", 0);
 
-    return pid > 0 && pid <= INT32_MAX && start_time > 0 &&
-           mr_process_start_time((pid_t)pid) != (uint64_t)start_time;
+    if (pid <= 0 || pid > INT32_MAX || start_time <= 0)
+        return false;
+    uint64_t now = mr_process_start_time((pid_t)pid); /* 0: cannot be told */
+    return now != 0 ? now != (uint64_t)start_time
+                    : kill((pid_t)pid, 0) < 0 && errno == ESRCH;
 }
 
 /* Who was listed may have let go since: nothing is done to who does not hold. */

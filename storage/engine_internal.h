@@ -368,6 +368,9 @@ void mr_cancel_go_on(struct mr_operation *op);
 /* --- refuse.c: each returns a negative errno --- */
 int mr_refuse_recovering(struct mr_err *err);
 int mr_refuse_unknown(const char *id, struct mr_err *err);
+/* 0 when there is such a volume, and everything is known about it. */
+int mr_refuse_absent(const struct mr_engine *engine, const struct mr_volume *volume,
+                     const char *id, struct mr_err *err);
 int mr_refuse_wedged(const struct mr_volume *volume, struct mr_err *err);
 int mr_refuse_pending(const struct mr_volume *volume, struct mr_err *err);
 int mr_refuse_lost_writes(const struct mr_volume *volume, struct mr_err *err);

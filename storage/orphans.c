@@ -40,10 +40,8 @@ static bool about_to_end(const struct mr_operation *op)
 static int check(struct mr_engine *engine, const struct mr_volume *volume, const char *id,
                  struct mr_err *err)
 {
-    if (mr_engine_recovering(engine))
-        return mr_refuse_recovering(err);
-    if (!volume || volume->state == MR_STATE_ABSENT)
-        return mr_refuse_unknown(id, err);
+    if (mr_refuse_absent(engine, volume, id, err) < 0)
+        return -ENOENT;
     const struct mr_operation *op = volume->op;
     if (volume->forgotten && !op) {
         int rc = mr_fail(err, MR_E_ORPHAN, 0, "volume '%s' was given up already", id);

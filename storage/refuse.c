@@ -18,6 +18,16 @@ int mr_refuse_recovering(struct mr_err *err)
     return mr_err_remedy(err, rc, "try again in a moment");
 }
 
+int mr_refuse_absent(const struct mr_engine *engine, const struct mr_volume *volume,
+                     const char *id, struct mr_err *err)
+{
+    if (mr_engine_recovering(engine))
+        return mr_refuse_recovering(err);
+    if (!volume || volume->state == MR_STATE_ABSENT)
+        return mr_refuse_unknown(id, err);
+    return 0;
+}
+
 int mr_refuse_wedged(const struct mr_volume *volume, struct mr_err *err)
 {
     int rc = mr_fail(err, MR_E_WEDGED, 0,

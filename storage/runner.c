@@ -223,6 +223,8 @@ static void on_died(void *ctx, const struct mr_err *err)
 
     op->worker = NULL; /* freed by its table */
     op->busy = false;
+    mr_scanner_cancel(op->gate); /* the claim went with the worker */
+    op->gate = NULL;
     op->on_durable =
         NULL; /* what would follow needs the worker; the next one starts anew */
     recovered(op);

@@ -7,6 +7,7 @@
 #include "tests/unit/engine_env.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <sqlite3.h>
 
 #define ABSENT_NOW "[{'found':true," DEVICE(42) ",'mounted':'absent'}]"
@@ -274,6 +275,23 @@ static void test_gate_is_not_opened_twice(void **state)
     assert_int_equal(mr_operation_ended(op), 1);
 }
 
+static void test_gate_does_not_outlive_the_claim(void **state)
+{
+    struct env *env = *state;
+    script(env, "claim", "[{'result':'claimed','unmap':'immediate'},{'result':'busy'}]");
+    script(env, "scan", "[{'sleep_ms':300,'complete':true,'holders':[]}]");
+    struct mr_operation *op = del(env, "v");
+    run_until(env, gated);
+    assert_int_equal(kill(mr_worker_pid(op->worker), SIGKILL), 0);
+    run_until(env, held); /* by the next worker, which had no claim */
+    assert_null(strstr(asked(env), "unmap"));
+    assert_int_equal(op->step, MR_STEP_DRAIN);
+    script(env, "claim", "[{'result':'claimed','unmap':'deferred'}]");
+    mr_detach_look_again(op);
+    run_to_end(env, op);
+    assert_int_equal(mr_operation_ended(op), 1);
+}
+
 static void test_gate_takes_no_candidates_for_openers(void **state)
 {
     struct env *env = *state;
@@ -532,6 +550,7 @@ int main(void)
         T(test_shutdown_that_was_not_done_forces_nothing),
         T(test_action_is_refused_once_the_detach_is_called_off),
         T(test_gate_is_not_opened_twice),
+        T(test_gate_does_not_outlive_the_claim),
         T(test_gate_takes_no_candidates_for_openers),
         T(test_worker_that_dies_in_the_unmap_does_not_strand_a_put),
         T(test_put_or_forget_does_not_lose_the_news_of_a_lost_write),

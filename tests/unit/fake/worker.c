@@ -3,10 +3,10 @@
  * A mooring-worker that does nothing: it answers from scripts. STATE/fake/CMD holds a
  * JSON array of replies, used one after the other (the last one stays); a reply may hold
  * "exit" (status), "sleep_ms" or be an error. Without a script everything succeeds; a
- * scan (script "scan": {"complete", "holders"}, and "scan-held" for targets known to be
- * held) finds nobody. STATE/fake/log gets one
- * line per command, but for scans and examinations, whose time nobody knows. It finds
- * STATE beside the directory that it was started from.
+ * scan (script "scan": {"complete", "holders", "sleep_ms"}, and "scan-held" for targets
+ * known to be held) finds nobody. STATE/fake/log gets one line per command, but for scans
+ * and examinations, whose time nobody knows. It finds STATE beside the directory that it
+ * was started from.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -112,6 +112,7 @@ static void scan(struct json_object *message)
     struct json_object *for_held = mr_json_get(own, "holders") ? own : script;
     MR_AUTO_JSON struct json_object *done = json_object_new_object();
 
+    mr_sleep_ns(mr_json_get_int(script, "sleep_ms", 0) * MR_NS_PER_MS);
     for (size_t i = 0; i < json_object_array_length(targets); i++) {
         MR_AUTO_JSON struct json_object *answer = json_object_new_object();
         struct json_object *target = json_object_array_get_idx(targets, i);
