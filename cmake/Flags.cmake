@@ -38,6 +38,9 @@ else()
     target_compile_options(mooring_flags INTERFACE
         $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE> $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=3>)
 endif()
+if(MR_FAULTS)
+    target_compile_definitions(mooring_flags INTERFACE MR_FAULTS)
+endif()
 if(MR_FUZZ)
     # The libraries need coverage feedback too, or the fuzzer is blind.
     target_compile_options(mooring_flags INTERFACE -fsanitize=fuzzer-no-link)

@@ -11,6 +11,20 @@ struct json_object *mr_json_get(struct json_object *json, const char *key)
     return json_object_object_get_ex(json, key, &value) ? value : NULL;
 }
 
+size_t mr_json_count(struct json_object *json, const char *key)
+{
+    struct json_object *array = mr_json_get(json, key);
+    return json_object_is_type(array, json_type_array) ? json_object_array_length(array)
+                                                       : 0;
+}
+
+struct json_object *mr_json_at(struct json_object *json, const char *key, size_t i)
+{
+    return i < mr_json_count(json, key)
+               ? json_object_array_get_idx(mr_json_get(json, key), i)
+               : NULL;
+}
+
 const char *mr_json_get_string(struct json_object *json, const char *key)
 {
     struct json_object *value = mr_json_get(json, key);

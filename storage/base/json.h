@@ -24,6 +24,10 @@ struct json_object *mr_json_get(struct json_object *json, const char *key);
 const char *mr_json_get_string(struct json_object *json, const char *key);
 int64_t mr_json_get_int(struct json_object *json, const char *key, int64_t fallback);
 bool mr_json_get_bool(struct json_object *json, const char *key, bool fallback);
+/* Elements of the member: 0 when it is missing or no array. */
+size_t mr_json_count(struct json_object *json, const char *key);
+/* One of them, borrowed; NULL when there is none. */
+struct json_object *mr_json_at(struct json_object *json, const char *key, size_t i);
 /* Copies the text, "" when mr_json_get_string() gives NULL or it does not fit. */
 void mr_json_copy_string(struct json_object *json, const char *key, char *dst,
                          size_t size);

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
@@ -19,6 +20,8 @@
 
 #include "storage/base/cleanup.h"
 #include "storage/base/clock.h"
+#include "storage/base/fault.h"
+#include "storage/base/fd.h"
 
 #define MR_SPAWN_FDS_MAX 8
 
@@ -91,14 +94,21 @@ int mr_spawn_start(const struct mr_spawn *spawn, pid_t *ret_pid, int *ret_pidfd,
 {
     char log_env[64];
     const char *level = getenv("MOORING_LOG");
-    const char *const clean_env[] = {
+    const char *clean_env[] = {
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C",
-        level ? log_env : NULL, NULL};
+        level ? log_env : NULL, NULL, NULL};
     char *const *argv;
     char *const *envp;
     int status[2];
 
     (void)snprintf(log_env, sizeof(log_env), "MOORING_LOG=%.40s", level ? level : "");
+#ifdef MR_FAULTS
+    char fault_env[PATH_MAX];
+    const char *faults = getenv(MR_FAULT_ENV);
+    if (faults &&
+        mr_format(fault_env, sizeof(fault_env), MR_FAULT_ENV "=%s", faults) == 0)
+        clean_env[level ? 3 : 2] = fault_env;
+#endif
     /* execve(2) does not write to them; its prototype is historic. */
     memcpy(&argv, &spawn->argv, sizeof(argv));
     const char *const *env = spawn->envp ? spawn->envp : clean_env;
