@@ -20,7 +20,7 @@
 
 enum kind {
     KIND_ROOTS,
-    KIND_SECONDS,
+    KIND_NUMBER,
     KIND_INITIATOR,
 };
 
@@ -29,20 +29,27 @@ struct key {
     const char *name;
     enum kind kind;
     size_t offset; /* in struct mr_config */
-    long min, max; /* KIND_SECONDS */
+    long min, max; /* KIND_NUMBER */
+    int64_t unit;  /* what the field counts, per one of the key's */
 };
 
+#define MS_PER_DAY (24 * 3600 * (MR_NS_PER_S / MR_NS_PER_MS))
+
+#define FIELD(name) offsetof(struct mr_config, name)
+
 static const struct key keys[] = {
-    {"mount", "roots", KIND_ROOTS, offsetof(struct mr_config, mount_roots), 0, 0},
-    {"file", "roots", KIND_ROOTS, offsetof(struct mr_config, file_roots), 0, 0},
-    {"iscsi", "initiator_name", KIND_INITIATOR,
-     offsetof(struct mr_config, initiator_name), 0, 0},
-    {"iscsi", "timeout_seconds", KIND_SECONDS,
-     offsetof(struct mr_config, iscsi_timeout_ns), 1, 600},
-    {"worker", "deadline_seconds", KIND_SECONDS,
-     offsetof(struct mr_config, worker_deadline_ns), 1, 3600},
-    {"worker", "format_deadline_seconds", KIND_SECONDS,
-     offsetof(struct mr_config, format_deadline_ns), 1, 86400},
+    {"mount", "roots", KIND_ROOTS, FIELD(mount_roots), 0, 0, 0},
+    {"file", "roots", KIND_ROOTS, FIELD(file_roots), 0, 0, 0},
+    {"iscsi", "initiator_name", KIND_INITIATOR, FIELD(initiator_name), 0, 0, 0},
+    {"iscsi", "timeout_seconds", KIND_NUMBER, FIELD(iscsi_timeout_ns), 1, 600,
+     MR_NS_PER_S},
+    {"worker", "deadline_seconds", KIND_NUMBER, FIELD(worker_deadline_ns), 1, 3600,
+     MR_NS_PER_S},
+    {"worker", "format_deadline_seconds", KIND_NUMBER, FIELD(format_deadline_ns), 1,
+     86400, MR_NS_PER_S},
+    {"journal", "history_days", KIND_NUMBER, FIELD(history_age_ms), 1, 3650, MS_PER_DAY},
+    {"journal", "history_mib", KIND_NUMBER, FIELD(history_bytes), 1, 65536, 1 << 20},
+    {"journal", "proofs_kept", KIND_NUMBER, FIELD(proofs_kept), 0, 100000, 1},
 };
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
 
@@ -103,8 +110,8 @@ static int set_roots(struct reading *reading, struct mr_roots *roots, const char
     return roots->count > 0 ? 1 : refuse(reading, remedy, "no path is given");
 }
 
-static int set_seconds(struct reading *reading, const struct key *key, int64_t *ns,
-                       const char *value)
+static int set_number(struct reading *reading, const struct key *key, int64_t *field,
+                      const char *value)
 {
     char remedy[96];
     char *end = NULL;
@@ -112,10 +119,10 @@ static int set_seconds(struct reading *reading, const struct key *key, int64_t *
     (void)snprintf(remedy, sizeof(remedy), "write a whole number from %ld to %ld",
                    key->min, key->max);
     errno = 0;
-    long seconds = strtol(value, &end, 10);
-    if (end == value || *end || errno || seconds < key->min || seconds > key->max)
+    long number = strtol(value, &end, 10);
+    if (end == value || *end || errno || number < key->min || number > key->max)
         return refuse(reading, remedy, "%s: bad value '%s'", key->name, value);
-    *ns = seconds * MR_NS_PER_S;
+    *field = number * key->unit;
     return 1;
 }
 
@@ -146,8 +153,8 @@ static int on_key(void *user, const char *section, const char *name, const char 
     switch (keys[i].kind) {
     case KIND_ROOTS:
         return set_roots(reading, field, value);
-    case KIND_SECONDS:
-        return set_seconds(reading, &keys[i], field, value);
+    case KIND_NUMBER:
+        return set_number(reading, &keys[i], field, value);
     case KIND_INITIATOR:
         return set_initiator(reading, field, value);
     }
@@ -231,6 +238,9 @@ int mr_config_load(const char *path, bool must_exist, struct mr_config *config,
     config->worker_deadline_ns = 60 * MR_NS_PER_S;
     config->format_deadline_ns = 3600 * MR_NS_PER_S;
     config->iscsi_timeout_ns = 10 * MR_NS_PER_S;
+    config->history_age_ms = 30 * MS_PER_DAY;
+    config->history_bytes = 64 << 20;
+    config->proofs_kept = 1000;
     ssize_t bytes = mr_read_file(AT_FDCWD, path, FILE_MAX_BYTES, &text);
     if (bytes == -ENOENT && !must_exist)
         return set_defaults(config, err);

@@ -29,6 +29,10 @@ struct mr_config {
                                    is `wedged` */
     int64_t
         format_deadline_ns; /* [worker] format_deadline_seconds: mkfs is ended past it */
+    int64_t history_age_ms; /* [journal] history_days, default 30 */
+    int64_t history_bytes;  /* [journal] history_mib, default 64 */
+    int64_t proofs_kept;    /* [journal] proofs_kept: volumes that are gone, whose
+                               proof of release is still known; default 1000 */
     int64_t iscsi_timeout_ns; /* [iscsi] timeout_seconds: a silent target is dead after
                                  this */
 };

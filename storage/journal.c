@@ -12,7 +12,10 @@
 
 #include "storage/base/cleanup.h"
 #include "storage/base/clock.h"
+#include "storage/base/fault.h"
 #include "storage/base/json.h"
+#include "storage/journal_file.h"
+#include "storage/journal_prune.h"
 #include "storage/journal_rows.h"
 #include "storage/journal_schema.h"
 
@@ -34,8 +37,11 @@ struct entry {
 };
 
 struct mr_journal {
-    sqlite3 *db; /* the thread's, once something was queued */
+    /* The thread's, once something was queued. */
+    sqlite3 *db;
+    struct mr_journal_file file;
     struct mr_journal_writer writer;
+    struct mr_journal_pruner pruner;
 
     /* Core: every entry whose callback is still due, in the order of the calls. */
     struct entry *pending;
@@ -51,10 +57,41 @@ struct mr_journal {
     struct entry *queue;
     struct entry **queue_tail;
     size_t completed; /* how many of the first pending ones are done */
+    struct mr_journal_retention keep;
+    bool keep_is_new; /* the pruner does not know it yet */
     bool stop;
 };
 
 /* --- the thread: writes records, reads history --- */
+
+static const char *event_of(const struct entry *e)
+{
+    static const char *const events[] = {
+        [MR_JOURNAL_DROP] = "drop", [MR_JOURNAL_PROBE] = "probe"};
+    return e->row.kind == MR_JOURNAL_RECORD ? e->row.text[MR_JOURNAL_EVENT]
+                                            : events[e->row.kind];
+}
+
+/* A fault that a test planned for this one: it fails as if the disk had. */
+static void meet_fault(struct entry *e)
+{
+    int r = e->rc < 0 ? 0 : mr_fault("journal", event_of(e), "before");
+    if (r < 0)
+        e->rc = mr_journal_file_remedy(
+            &e->err, mr_fail(&e->err, MR_E_JOURNAL_UNAVAILABLE, -r, "write journal"));
+}
+
+/* A commit whose fsync failed has left its frames in the log, whole and valid: after a
+ * crash of the agent alone they would be replayed, and what was refused would be done.
+ * Another, empty commit takes their place, whether it can be synced or not. */
+static void overwrite_refused(struct mr_journal *j)
+{
+    (void)sqlite3_exec(j->db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
+    (void)mr_journal_schema_touch(j->db);
+    (void)sqlite3_exec(j->db, "COMMIT", NULL, NULL, NULL);
+    if (!sqlite3_get_autocommit(j->db))
+        (void)sqlite3_exec(j->db, "ROLLBACK", NULL, NULL, NULL);
+}
 
 /* Writes the entries from first up to (not including) end in one transaction: all or
  * none. */
@@ -64,13 +101,23 @@ static int write_range(struct mr_journal *j, const struct entry *first,
     bool ok = sqlite3_exec(j->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK;
     for (const struct entry *e = first; ok && e != end; e = e->next_queued)
         ok = e->rc < 0 || mr_journal_writer_put(&j->writer, &e->row);
-    if (ok)
+    int r = ok ? mr_journal_file_check(&j->file, j->db, err) : 0;
+    bool at_commit = ok && r == 0;
+    if (at_commit)
         ok = sqlite3_exec(j->db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK;
-    if (ok)
-        return 0;
-    int r = mr_journal_schema_fail(j->db, err, "write journal");
-    if (!sqlite3_get_autocommit(j->db))
+    if (!ok)
+        r = mr_journal_file_fail(j->db, err, "write journal");
+    for (const struct entry *e = first; r == 0 && e != end; e = e->next_queued)
+        if (e->rc == 0)
+            (void)mr_fault("journal", event_of(e), "after");
+    if (r < 0 && !sqlite3_get_autocommit(j->db))
         (void)sqlite3_exec(j->db, "ROLLBACK", NULL, NULL, NULL);
+    if (r < 0 && at_commit)
+        overwrite_refused(j);
+    /* What was said to be durable goes into one file at least, wherever that is now. */
+    if (r == -ESTALE)
+        (void)sqlite3_wal_checkpoint_v2(j->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL,
+                                        NULL);
     return r;
 }
 
@@ -79,8 +126,10 @@ static int write_range(struct mr_journal *j, const struct entry *first,
 static void write_batch(struct mr_journal *j, struct entry *first, struct entry *end)
 {
     struct mr_err err;
-    int r = write_range(j, first, end, &err);
 
+    for (struct entry *e = first; e != end; e = e->next_queued)
+        meet_fault(e);
+    int r = write_range(j, first, end, &err);
     for (struct entry *e = first; e != end; e = e->next_queued) {
         if (r == 0 || e->rc < 0)
             continue;
@@ -113,6 +162,7 @@ static struct entry *work_off(struct mr_journal *j, struct entry *first)
             count++;
         write_batch(j, first, end);
     }
+    mr_journal_pruner_count(&j->pruner, is_read(first) ? 0 : count);
     (void)pthread_mutex_lock(&j->lock);
     j->completed += count; /* from now on they are the core's */
     (void)pthread_mutex_unlock(&j->lock);
@@ -120,27 +170,37 @@ static struct entry *work_off(struct mr_journal *j, struct entry *first)
     return end;
 }
 
+/* Under the lock: waits until there is something to do. Returns what was queued. */
+static struct entry *take_queue(struct mr_journal *j)
+{
+    while (!j->queue && !j->stop && !j->keep_is_new &&
+           !mr_journal_pruner_busy(&j->pruner))
+        (void)pthread_cond_wait(&j->wake, &j->lock);
+    if (j->keep_is_new)
+        mr_journal_pruner_retain(&j->pruner, &j->keep);
+    j->keep_is_new = false;
+    struct entry *batch = j->queue;
+    j->queue = NULL;
+    j->queue_tail = &j->queue;
+    return batch;
+}
+
 static void *journal_thread(void *arg)
 {
     struct mr_journal *j = arg;
+    bool stop = false;
 
-    (void)pthread_mutex_lock(&j->lock);
-    for (;;) {
-        while (!j->queue && !j->stop)
-            (void)pthread_cond_wait(&j->wake, &j->lock);
-        struct entry *batch = j->queue;
-        if (!batch)
-            break;
-        j->queue = NULL;
-        j->queue_tail = &j->queue;
+    while (!stop) {
+        (void)pthread_mutex_lock(&j->lock);
+        struct entry *batch = take_queue(j);
+        stop = j->stop;
         (void)pthread_mutex_unlock(&j->lock);
 
         while (batch)
             batch = work_off(j, batch);
-
-        (void)pthread_mutex_lock(&j->lock);
+        if (!stop)
+            mr_journal_pruner_step(&j->pruner);
     }
-    (void)pthread_mutex_unlock(&j->lock);
     return NULL;
 }
 
@@ -148,8 +208,7 @@ static void *journal_thread(void *arg)
 
 static void free_entry(struct entry *e)
 {
-    for (size_t i = 0; i < MR_JOURNAL_TEXTS; i++)
-        free(e->row.text[i]);
+    mr_journal_row_done(&e->row);
     (void)json_object_put(e->rows);
     free(e);
 }
@@ -185,32 +244,6 @@ static void on_completed(void *ctx, uint32_t events)
     }
 }
 
-static bool copy_text(char **dst, const char *src)
-{
-    *dst = src ? strdup(src) : NULL;
-    return *dst || !src;
-}
-
-static bool copy_json(char **dst, struct json_object *json)
-{
-    const char *text =
-        json ? json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN) : "{}";
-    return text && copy_text(dst, text);
-}
-
-static bool fill_row(struct mr_journal_row *row, const struct mr_record *record)
-{
-    char **text = row->text;
-    return copy_text(&text[MR_JOURNAL_ID], record->volume_id) &&
-           copy_text(&text[MR_JOURNAL_STATE], record->state) &&
-           copy_json(&text[MR_JOURNAL_VOLUME], record->volume) &&
-           copy_text(&text[MR_JOURNAL_OPERATION_ID], record->operation_id) &&
-           (!record->operation ||
-            copy_json(&text[MR_JOURNAL_OPERATION], record->operation)) &&
-           copy_text(&text[MR_JOURNAL_EVENT], record->event) &&
-           (!record->detail || copy_json(&text[MR_JOURNAL_DETAIL], record->detail));
-}
-
 static struct entry *new_entry(int64_t number, void *ctx)
 {
     struct entry *e = calloc(1, sizeof(*e));
@@ -241,10 +274,31 @@ void mr_journal_append(struct mr_journal *j, const struct mr_record *record,
 
     e->fn = fn;
     e->row.at_ms = mr_wall_ms();
-    if (!fill_row(&e->row, record))
+    if (!mr_journal_row_fill(&e->row, record))
         e->rc = mr_fail(&e->err, MR_E_JOURNAL_UNAVAILABLE, ENOMEM,
                         "write '%s' of volume '%s'", record->event, record->volume_id);
     enqueue(j, e);
+}
+
+static void enqueue_write(struct mr_journal *j, enum mr_journal_kind kind, int64_t number,
+                          mr_journal_fn fn, void *ctx)
+{
+    struct entry *e = new_entry(number, ctx);
+
+    e->fn = fn;
+    e->row.kind = kind;
+    enqueue(j, e);
+}
+
+void mr_journal_drop(struct mr_journal *j, int64_t volume_number, mr_journal_fn fn,
+                     void *ctx)
+{
+    enqueue_write(j, MR_JOURNAL_DROP, volume_number, fn, ctx);
+}
+
+void mr_journal_probe(struct mr_journal *j, mr_journal_fn fn, void *ctx)
+{
+    enqueue_write(j, MR_JOURNAL_PROBE, 0, fn, ctx);
 }
 
 void mr_journal_history(struct mr_journal *j, int64_t volume_number, int64_t after,
@@ -257,6 +311,15 @@ void mr_journal_history(struct mr_journal *j, int64_t volume_number, int64_t aft
     e->after = after;
     e->limit = limit;
     enqueue(j, e);
+}
+
+void mr_journal_retain(struct mr_journal *j, const struct mr_journal_retention *retention)
+{
+    (void)pthread_mutex_lock(&j->lock);
+    j->keep = *retention;
+    j->keep_is_new = true;
+    (void)pthread_mutex_unlock(&j->lock);
+    (void)pthread_cond_signal(&j->wake);
 }
 
 void mr_journal_forget(struct mr_journal *j, const void *ctx)
@@ -278,6 +341,7 @@ int64_t mr_journal_number(struct mr_journal *j)
 
 static int start_thread(struct mr_journal *j, struct mr_err *err)
 {
+    mr_journal_pruner_init(&j->pruner, &j->writer);
     sigset_t all;
     sigset_t old;
     (void)sigfillset(&all); /* signals belong to the core */
@@ -309,6 +373,8 @@ int mr_journal_open(struct mr_loop *loop, const char *dir, struct mr_journal **r
         r = mr_fail(err, MR_E_JOURNAL_UNAVAILABLE, errno, "open journal in '%s'", dir);
     if (r == 0)
         r = mr_journal_schema_open(dir, &j->db, err);
+    if (r == 0)
+        r = mr_journal_file_note(&j->file, j->db, err);
     if (r == 0)
         r = mr_journal_writer_init(&j->writer, j->db, &j->last_number, err);
     if (r == 0)

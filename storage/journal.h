@@ -41,22 +41,52 @@ typedef int (*mr_journal_operation_fn)(void *ctx, const char *id,
                                        struct json_object *operation);
 
 /* Opens or creates DIR/journal.db (0600), checks PRAGMA user_version (a newer one:
- * -EPROTO and a remedy; older ones are migrated in one transaction), runs quick_check,
- * and starts the thread. Blocks: before the loop runs. MR_E_JOURNAL_UNAVAILABLE. */
+ * -EPROTO and a remedy; older ones are migrated in one transaction, after a failure the
+ * file has what it had), runs quick_check, and starts the thread. -EBUSY: err names the
+ * process that has it open. Blocks: before the loop runs. MR_E_JOURNAL_UNAVAILABLE. */
 int mr_journal_open(struct mr_loop *loop, const char *dir, struct mr_journal **ret,
                     struct mr_err *err);
 /* Writes what is queued (no callbacks any more), joins the thread, checkpoints, closes.
  */
 void mr_journal_close(struct mr_journal *journal);
 
-/* Reads all volume rows (tombstones included), oldest first, then the newest `limit`
- * operation rows, oldest first. Blocks: before the loop runs. */
+/* Reads all volume rows (tombstones included), oldest first, then the rows of operations
+ * that run (their volume's document has the id as `operation`) and of the newest `limit`
+ * others, oldest first. Blocks: before the loop runs. */
 int mr_journal_load(struct mr_journal *journal, mr_journal_volume_fn volume_fn,
                     mr_journal_operation_fn operation_fn, unsigned limit, void *ctx,
                     struct mr_err *err);
 
-/* A new volume number, never used before in this journal. Numbers name lock files. Core
- * thread, no I/O. */
+/* What is kept: history no older than max_age_ms, measured against the newest line (or
+ * against the time since the start, if the clock was set forward), and no more than there
+ * is room for when what is in use of the file stays below max_bytes; but the newest 1,000
+ * lines in any case. A line goes only after all that were written before it, whatever the
+ * clock said then. Also kept: the newest 1,000 operations that have ended, and those that
+ * run. All the rest goes, after a start and again after every 500 records, in short
+ * transactions on the journal's thread between two batches: a record waits for no more
+ * than one. Free pages above 1 MiB are given back. Volume rows stay: mr_journal_drop().
+ * Not before mr_journal_load(). Never blocks. */
+struct mr_journal_retention {
+    int64_t max_age_ms;
+    int64_t max_bytes;
+};
+void mr_journal_retain(struct mr_journal *journal,
+                       const struct mr_journal_retention *retention);
+
+/* Queues the removal of a tombstone: the volume's row, its history and operations. No
+ * record of that number may follow; its id is free for another one. What is queued behind
+ * it waits (about 0.1 ms for each drop): queue few at once. fn (may be NULL) as in
+ * mr_journal_append(). Never blocks. */
+void mr_journal_drop(struct mr_journal *journal, int64_t volume_number, mr_journal_fn fn,
+                     void *ctx);
+
+/* Queues a write that changes nothing: can the journal be written? Fails (as every write,
+ * with -ESTALE) also when the file is no longer the one at its path: what went into it
+ * would be lost with the next start. Writes work again as soon as their cause is gone. */
+void mr_journal_probe(struct mr_journal *journal, mr_journal_fn fn, void *ctx);
+
+/* A new volume number, never used before in this journal, not even by a volume that was
+ * dropped. Numbers name lock files. Core thread, no I/O. */
 int64_t mr_journal_number(struct mr_journal *journal);
 
 /* Queues the record; fn (may be NULL) is called from the loop, in the order of the calls.

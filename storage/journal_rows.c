@@ -2,47 +2,97 @@
 #include "storage/journal_rows.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "storage/base/cleanup.h"
 #include "storage/base/clock.h"
 #include "storage/base/json.h"
+#include "storage/journal_file.h"
 #include "storage/journal_schema.h"
 
 MR_DEFINE_CLEANUP(stmt, sqlite3_stmt *, (void)sqlite3_finalize);
 MR_DEFINE_CLEANUP(tokener, struct json_tokener *, json_tokener_free);
 
+/* --- one row --- */
+
+static bool copy_text(char **dst, const char *src)
+{
+    *dst = src ? strdup(src) : NULL;
+    return *dst || !src;
+}
+
+static bool copy_json(char **dst, struct json_object *json)
+{
+    const char *text =
+        json ? json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN) : "{}";
+    return text && copy_text(dst, text);
+}
+
+bool mr_journal_row_fill(struct mr_journal_row *row, const struct mr_record *record)
+{
+    char **text = row->text;
+    return copy_text(&text[MR_JOURNAL_ID], record->volume_id) &&
+           copy_text(&text[MR_JOURNAL_STATE], record->state) &&
+           copy_json(&text[MR_JOURNAL_VOLUME], record->volume) &&
+           copy_text(&text[MR_JOURNAL_OPERATION_ID], record->operation_id) &&
+           (!record->operation ||
+            copy_json(&text[MR_JOURNAL_OPERATION], record->operation)) &&
+           copy_text(&text[MR_JOURNAL_EVENT], record->event) &&
+           (!record->detail || copy_json(&text[MR_JOURNAL_DETAIL], record->detail));
+}
+
+void mr_journal_row_done(struct mr_journal_row *row)
+{
+    for (size_t i = 0; i < MR_JOURNAL_TEXTS; i++)
+        free(row->text[i]);
+}
+
 /* --- writing --- */
+
+static const char *const statements[MR_JOURNAL_STATEMENTS] = {
+    [MR_JOURNAL_PUT_VOLUME] =
+        "INSERT INTO volume(number, id, state, doc, updated_at)"
+        " VALUES(?1, ?2, ?3, ?4, ?5)"
+        " ON CONFLICT(number) DO UPDATE SET state = ?3, doc = ?4, updated_at = ?5",
+    [MR_JOURNAL_PUT_OPERATION] =
+        "INSERT INTO operation(id, volume, doc, updated_at) VALUES(?1, ?2, ?3, ?4)"
+        " ON CONFLICT(id) DO UPDATE SET doc = ?3, updated_at = ?4",
+    [MR_JOURNAL_ADD_HISTORY] = "INSERT INTO history(volume, operation, at, event, detail)"
+                               " VALUES(?1, ?2, ?3, ?4, ?5)",
+    [MR_JOURNAL_DROP_OPERATIONS] = "DELETE FROM operation WHERE volume = ?1",
+    [MR_JOURNAL_DROP_HISTORY] =
+        "DELETE FROM history WHERE seq IN"
+        " (SELECT seq FROM history WHERE volume = ?1 ORDER BY seq LIMIT ?2)",
+    [MR_JOURNAL_DROP_VOLUME] = "DELETE FROM volume WHERE number = ?1 AND NOT EXISTS"
+                               " (SELECT 1 FROM history WHERE volume = ?1)",
+    /* What is left; its id is free for another volume. */
+    [MR_JOURNAL_DROP_LATER] = "UPDATE volume SET id = '#' || number, doc = '{}',"
+                              " state = '" MR_JOURNAL_DROPPED "' WHERE number = ?1",
+};
 
 int mr_journal_writer_init(struct mr_journal_writer *w, sqlite3 *db,
                            int64_t *ret_last_number, struct mr_err *err)
 {
-    static const char put_volume[] =
-        "INSERT INTO volume(number, id, state, doc, updated_at) VALUES(?1, ?2, ?3, ?4, "
-        "?5)"
-        " ON CONFLICT(number) DO UPDATE SET state = ?3, doc = ?4, updated_at = ?5";
-    static const char put_operation[] =
-        "INSERT INTO operation(id, volume, doc, updated_at) VALUES(?1, ?2, ?3, ?4)"
-        " ON CONFLICT(id) DO UPDATE SET doc = ?3, updated_at = ?4";
-    static const char add_history[] = "INSERT INTO history(volume, operation, at, event, "
-                                      "detail) VALUES(?1, ?2, ?3, ?4, ?5)";
+    static const char last[] = "SELECT max(ifnull((SELECT max(number) FROM volume), 0),"
+                               " ifnull((SELECT last FROM number), 0))";
     MR_CLEANUP(stmt) sqlite3_stmt *max = NULL;
+    bool ok = sqlite3_prepare_v2(db, last, -1, &max, NULL) == SQLITE_OK &&
+              sqlite3_step(max) == SQLITE_ROW;
 
-    if (sqlite3_prepare_v2(db, put_volume, -1, &w->put_volume, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(db, put_operation, -1, &w->put_operation, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(db, add_history, -1, &w->add_history, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(db, "SELECT max(number) FROM volume", -1, &max, NULL) !=
-            SQLITE_OK ||
-        sqlite3_step(max) != SQLITE_ROW)
-        return mr_journal_schema_fail(db, err, "read journal");
-    *ret_last_number = sqlite3_column_int64(max, 0); /* NULL, no rows: 0 */
+    w->db = db;
+    for (size_t i = 0; ok && i < MR_JOURNAL_STATEMENTS; i++)
+        ok = sqlite3_prepare_v2(db, statements[i], -1, &w->stmt[i], NULL) == SQLITE_OK;
+    if (!ok)
+        return mr_journal_file_fail(db, err, "read journal");
+    *ret_last_number = sqlite3_column_int64(max, 0);
     return 0;
 }
 
 void mr_journal_writer_done(struct mr_journal_writer *w)
 {
-    (void)sqlite3_finalize(w->put_volume);
-    (void)sqlite3_finalize(w->put_operation);
-    (void)sqlite3_finalize(w->add_history);
+    for (size_t i = 0; i < MR_JOURNAL_STATEMENTS; i++)
+        (void)sqlite3_finalize(w->stmt[i]);
     *w = (struct mr_journal_writer){0};
 }
 
@@ -63,12 +113,12 @@ static bool finish(sqlite3_stmt *stmt)
     return done;
 }
 
-bool mr_journal_writer_put(const struct mr_journal_writer *w,
-                           const struct mr_journal_row *row)
+static bool put_record(const struct mr_journal_writer *w,
+                       const struct mr_journal_row *row)
 {
-    sqlite3_stmt *v = w->put_volume;
-    sqlite3_stmt *o = w->put_operation;
-    sqlite3_stmt *h = w->add_history;
+    sqlite3_stmt *v = w->stmt[MR_JOURNAL_PUT_VOLUME];
+    sqlite3_stmt *o = w->stmt[MR_JOURNAL_PUT_OPERATION];
+    sqlite3_stmt *h = w->stmt[MR_JOURNAL_ADD_HISTORY];
     char *const *text = row->text;
 
     if (!bind_int(v, 1, row->number) || !bind_text(v, 2, text[MR_JOURNAL_ID]) ||
@@ -85,6 +135,30 @@ bool mr_journal_writer_put(const struct mr_journal_writer *w,
            bind_text(h, 2, text[MR_JOURNAL_OPERATION_ID]) && bind_int(h, 3, row->at_ms) &&
            bind_text(h, 4, text[MR_JOURNAL_EVENT]) &&
            bind_text(h, 5, text[MR_JOURNAL_DETAIL]) && finish(h);
+}
+
+static bool drop(const struct mr_journal_writer *w, int64_t number)
+{
+    if (!bind_int(w->stmt[MR_JOURNAL_DROP_HISTORY], 2, MR_JOURNAL_CHUNK))
+        return false;
+    for (size_t i = MR_JOURNAL_DROP_OPERATIONS; i <= MR_JOURNAL_DROP_LATER; i++)
+        if (!bind_int(w->stmt[i], 1, number) || !finish(w->stmt[i]))
+            return false;
+    return true;
+}
+
+bool mr_journal_writer_put(const struct mr_journal_writer *w,
+                           const struct mr_journal_row *row)
+{
+    switch (row->kind) {
+    case MR_JOURNAL_RECORD:
+        return put_record(w, row);
+    case MR_JOURNAL_DROP:
+        return drop(w, row->number);
+    case MR_JOURNAL_PROBE:
+        return mr_journal_schema_touch(w->db);
+    }
+    return false;
 }
 
 /* --- reading --- */
@@ -178,7 +252,7 @@ int mr_journal_read_history(sqlite3 *db, int64_t volume_number, int64_t after,
         }
     }
     if (row != SQLITE_DONE && !*ret_more)
-        return mr_journal_schema_fail(db, err, "read the history in");
+        return mr_journal_file_fail(db, err, "read the history in");
     *ret = mr_take_ptr(rows);
     return 0;
 }

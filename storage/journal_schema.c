@@ -11,6 +11,7 @@
 #include "storage/base/cleanup.h"
 #include "storage/base/fd.h"
 #include "storage/base/json.h"
+#include "storage/journal_file.h"
 
 MR_DEFINE_CLEANUP(sqlite, sqlite3 *, (void)sqlite3_close);
 MR_DEFINE_CLEANUP(stmt, sqlite3_stmt *, (void)sqlite3_finalize);
@@ -37,43 +38,23 @@ static const char *const steps[] = {
     " event TEXT NOT NULL,"
     " detail TEXT);"
     "CREATE INDEX history_volume ON history(volume, seq);",
+
+    /* Numbers of volumes that were dropped are not used again. */
+    "CREATE TABLE number(last INTEGER NOT NULL);"
+    "INSERT INTO number SELECT ifnull(max(number), 0) FROM volume;"
+    "CREATE TRIGGER volume_dropped AFTER DELETE ON volume BEGIN"
+    " UPDATE number SET last = max(last, OLD.number);"
+    "END;"
+    "CREATE INDEX operation_volume ON operation(volume);",
 };
 
 #define SCHEMA_VERSION ((int)(sizeof(steps) / sizeof(steps[0])))
 
-static int errno_of(sqlite3 *db)
-{
-    switch (sqlite3_errcode(db) & 0xff) {
-    case SQLITE_FULL:
-        return ENOSPC;
-    case SQLITE_NOMEM:
-        return ENOMEM;
-    case SQLITE_CORRUPT:
-    case SQLITE_NOTADB:
-        return EUCLEAN;
-    case SQLITE_BUSY:
-    case SQLITE_LOCKED:
-        return EBUSY;
-    case SQLITE_READONLY:
-        return EROFS;
-    case SQLITE_CONSTRAINT:
-        return EINVAL;
-    default:
-        return EIO;
-    }
-}
+#define AUTO_VACUUM_INCREMENTAL 2 /* as PRAGMA auto_vacuum says it */
 
-int mr_journal_schema_fail(sqlite3 *db, struct mr_err *err, const char *what)
+static int refuse_damaged(const char *path, const char *finding, struct mr_err *err)
 {
-    const char *path = sqlite3_db_filename(db, "main");
-    return mr_fail(err, MR_E_JOURNAL_UNAVAILABLE, errno_of(db), "%s '%s': %s", what,
-                   path ? path : "?", sqlite3_errmsg(db));
-}
-
-static int refuse_damaged(const char *path, int cause, const char *finding,
-                          struct mr_err *err)
-{
-    int r = mr_fail(err, MR_E_JOURNAL_UNAVAILABLE, cause, "journal '%s' is damaged: %s",
+    int r = mr_fail(err, MR_E_JOURNAL_UNAVAILABLE, EUCLEAN, "journal '%s' is damaged: %s",
                     path, finding);
     return mr_err_remedy(
         err, r,
@@ -139,45 +120,74 @@ static int check(sqlite3 *db, const char *path, int *ret_version, struct mr_err 
     }
     if (rc == 0)
         rc = query_text(db, "PRAGMA quick_check(1)", finding, sizeof(finding));
-    if (rc < 0 && errno_of(db) == EUCLEAN)
-        return refuse_damaged(path, EUCLEAN, sqlite3_errmsg(db), err);
     if (rc < 0) {
-        int r = mr_journal_schema_fail(db, err, "read journal");
-        if (r == -EBUSY)
-            (void)mr_err_remedy(err, r,
-                                "another process has it open: stop that one first");
-        return r;
+        (void)snprintf(finding, sizeof(finding), "%s", sqlite3_errmsg(db));
+        rc = mr_journal_file_fail(db, err, "read journal");
+        if (rc == -EBUSY)
+            return mr_journal_file_locked(path, err);
+        return rc == -EUCLEAN ? refuse_damaged(path, finding, err) : rc;
     }
     if (strcmp(finding, "ok") != 0)
-        return refuse_damaged(path, EUCLEAN, finding, err);
+        return refuse_damaged(path, finding, err);
     *ret_version = version;
     return 0;
 }
 
+static bool set_version(sqlite3 *db, int version)
+{
+    char sql[48];
+    (void)snprintf(sql, sizeof(sql), "PRAGMA user_version = %d", version);
+    return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK;
+}
+
+bool mr_journal_schema_touch(sqlite3 *db)
+{
+    return set_version(db, SCHEMA_VERSION); /* page 1 */
+}
+
 static int migrate_one(sqlite3 *db, int version, struct mr_err *err)
 {
-    char set_version[48];
-    (void)snprintf(set_version, sizeof(set_version), "PRAGMA user_version = %d",
-                   version + 1);
     if (sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK ||
         sqlite3_exec(db, steps[version], NULL, NULL, NULL) != SQLITE_OK ||
-        sqlite3_exec(db, set_version, NULL, NULL, NULL) != SQLITE_OK ||
+        !set_version(db, version + 1) ||
         sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK) {
-        int r = mr_journal_schema_fail(db, err, "migrate journal");
+        int r = mr_journal_file_fail(db, err, "migrate journal");
         (void)sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
         return r;
     }
     return 0;
 }
 
-/* WAL: a commit is one write and one fsync. FULL: that fsync is done for each commit. */
-static int set_modes(sqlite3 *db, const char *path, struct mr_err *err)
+/* Makes a file that can give freed pages back. An older one is rebuilt for that, in one
+ * transaction; should it fail, for want of space say, the next start tries again. */
+static void set_auto_vacuum(sqlite3 *db, int version)
 {
+    int mode = 0;
+    if (query_int(db, "PRAGMA auto_vacuum", &mode) < 0 || mode == AUTO_VACUUM_INCREMENTAL)
+        return;
+    (void)sqlite3_exec(db, "PRAGMA auto_vacuum = INCREMENTAL", NULL, NULL, NULL);
+    if (version == 0)
+        return;
+    (void)sqlite3_exec(db, "VACUUM", NULL, NULL, NULL);
+    (void)sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+}
+
+/* WAL: a commit is one write and one fsync. FULL: that fsync is done for each commit.
+ * Nothing is written elsewhere: nobody promised that there is a writable /tmp. */
+static int set_modes(sqlite3 *db, const char *path, int version, struct mr_err *err)
+{
+    static const char modes[] = "PRAGMA synchronous = FULL;"
+                                "PRAGMA journal_size_limit = 4194304;"
+                                "PRAGMA wal_autocheckpoint = 1000;" /* pages: 4 MiB */
+                                "PRAGMA foreign_keys = ON";
     char mode[16] = "";
+
+    if (sqlite3_exec(db, "PRAGMA temp_store = MEMORY", NULL, NULL, NULL) != SQLITE_OK)
+        return mr_journal_file_fail(db, err, "open journal");
+    set_auto_vacuum(db, version);
     if (query_text(db, "PRAGMA journal_mode = WAL", mode, sizeof(mode)) < 0 ||
-        sqlite3_exec(db, "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON", NULL,
-                     NULL, NULL) != SQLITE_OK)
-        return mr_journal_schema_fail(db, err, "open journal");
+        sqlite3_exec(db, modes, NULL, NULL, NULL) != SQLITE_OK)
+        return mr_journal_file_fail(db, err, "open journal");
     if (strcmp(mode, "wal") != 0)
         return mr_fail(err, MR_E_JOURNAL_UNAVAILABLE, 0,
                        "journal '%s' stays in mode '%s' instead of wal", path, mode);
@@ -195,9 +205,9 @@ int mr_journal_schema_open(const char *dir, sqlite3 **ret, struct mr_err *err)
         return mr_fail(err, MR_E_JOURNAL_UNAVAILABLE, -r, "journal in '%s'", dir);
     r = prepare_file(dir, path, err);
     if (r < 0)
-        return r;
+        return mr_journal_file_remedy(err, r);
     if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK)
-        return db ? mr_journal_schema_fail(db, err, "open journal")
+        return db ? mr_journal_file_fail(db, err, "open journal")
                   : mr_fail(err, MR_E_JOURNAL_UNAVAILABLE, ENOMEM, "open journal '%s'",
                             path);
 
@@ -208,10 +218,10 @@ int mr_journal_schema_open(const char *dir, sqlite3 **ret, struct mr_err *err)
     (void)sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     if (sqlite3_exec(db, "PRAGMA locking_mode = EXCLUSIVE", NULL, NULL, NULL) !=
         SQLITE_OK)
-        return mr_journal_schema_fail(db, err, "lock journal");
+        return mr_journal_file_fail(db, err, "lock journal");
     r = check(db, path, &version, err);
     if (r == 0)
-        r = set_modes(db, path, err);
+        r = set_modes(db, path, version, err);
     for (; r == 0 && version < SCHEMA_VERSION; version++)
         r = migrate_one(db, version, err);
     if (r < 0)
@@ -228,9 +238,12 @@ static int column_json(sqlite3_stmt *stmt, int at, const char *table, const char
     const unsigned char *text = sqlite3_column_text(stmt, at);
     *ret = text ? json_tokener_parse((const char *)text) : NULL;
     if (!json_object_is_type(*ret, json_type_object)) {
+        char finding[200];
         (void)json_object_put(mr_take_ptr(*ret));
-        return mr_fail(err, MR_E_JOURNAL_UNAVAILABLE, EUCLEAN,
-                       "journal: the document of %s '%s' is damaged", table, id);
+        (void)snprintf(finding, sizeof(finding), "the document of %s '%s' cannot be read",
+                       table, id);
+        return refuse_damaged(sqlite3_db_filename(sqlite3_db_handle(stmt), "main"),
+                              finding, err);
     }
     return 0;
 }
@@ -240,7 +253,10 @@ static int load_volumes(sqlite3 *db, mr_journal_volume_fn fn, void *ctx,
 {
     MR_CLEANUP(stmt) sqlite3_stmt *stmt = NULL;
     int row = sqlite3_prepare_v2(
-        db, "SELECT number, id, state, doc FROM volume ORDER BY 1", -1, &stmt, NULL);
+        db,
+        "SELECT number, id, state, doc FROM volume WHERE state <> '" MR_JOURNAL_DROPPED
+        "' ORDER BY 1",
+        -1, &stmt, NULL);
     if (row == SQLITE_OK)
         row = sqlite3_step(stmt);
     for (; row == SQLITE_ROW; row = sqlite3_step(stmt)) {
@@ -255,15 +271,16 @@ static int load_volumes(sqlite3 *db, mr_journal_volume_fn fn, void *ctx,
         if (r != 0)
             return r;
     }
-    return row == SQLITE_DONE ? 0 : mr_journal_schema_fail(db, err, "read journal");
+    return row == SQLITE_DONE ? 0 : mr_journal_file_fail(db, err, "read journal");
 }
 
 static int load_operations(sqlite3 *db, mr_journal_operation_fn fn, unsigned limit,
                            void *ctx, struct mr_err *err)
 {
     static const char newest[] =
-        "SELECT id, doc FROM (SELECT rowid AS age, id, doc FROM operation"
-        " ORDER BY rowid DESC LIMIT ?1) ORDER BY age";
+        "SELECT id, doc FROM operation WHERE " MR_JOURNAL_RUNS " OR rowid IN"
+        " (SELECT rowid FROM operation WHERE NOT " MR_JOURNAL_RUNS
+        " ORDER BY rowid DESC LIMIT ?1) ORDER BY rowid";
     MR_CLEANUP(stmt) sqlite3_stmt *stmt = NULL;
     int row = sqlite3_prepare_v2(db, newest, -1, &stmt, NULL);
     if (row == SQLITE_OK)
@@ -281,7 +298,7 @@ static int load_operations(sqlite3 *db, mr_journal_operation_fn fn, unsigned lim
         if (r != 0)
             return r;
     }
-    return row == SQLITE_DONE ? 0 : mr_journal_schema_fail(db, err, "read journal");
+    return row == SQLITE_DONE ? 0 : mr_journal_file_fail(db, err, "read journal");
 }
 
 int mr_journal_schema_load(sqlite3 *db, mr_journal_volume_fn volume_fn,

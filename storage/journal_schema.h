@@ -4,16 +4,18 @@
  * errors. Private to journal.c. Nothing is written to a file that is damaged, from a
  * newer version, or locked by somebody else.
  *
- * Tables of schema 1:
- * - volume: one row per volume number, tombstones included, never deleted; doc has the
- *   volume's durable facts
+ * Tables of schema 2:
+ * - volume: one row per volume number, tombstones included; doc has the volume's durable
+ *   facts
  * - operation: one row per operation; doc is its document
- * - history: append only, one row per record: what happened when
+ * - history: appended to, one row per record: what happened when; the oldest go first
+ * - number: one row, the highest number of a volume that was dropped
  */
 #ifndef MR_STORAGE_JOURNAL_SCHEMA_H
 #define MR_STORAGE_JOURNAL_SCHEMA_H
 
 #include <sqlite3.h>
+#include <stdbool.h>
 
 #include "storage/base/err.h"
 #include "storage/journal.h"
@@ -22,10 +24,17 @@
  * sqlite3_close(). Blocks. */
 int mr_journal_schema_open(const char *dir, sqlite3 **ret, struct mr_err *err);
 
-/* Fills err with MR_E_JOURNAL_UNAVAILABLE, `what` and what SQLite says about its last
- * call on db. Returns a negative errno: -ENOSPC, -EUCLEAN (damaged), -EBUSY (locked),
- * -EIO and so on. */
-int mr_journal_schema_fail(sqlite3 *db, struct mr_err *err, const char *what);
+/* volume.state of a volume whose history is still being removed. Its id begins with '#',
+ * which no other id does. */
+#define MR_JOURNAL_DROPPED "dropped"
+/* SQL: this row of table operation is of one that its volume calls running. */
+#define MR_JOURNAL_RUNS                                                                  \
+    "EXISTS(SELECT 1 FROM volume WHERE volume.number = operation.volume"                 \
+    " AND json_extract(volume.doc, '$.operation') = operation.id)"
+
+/* Writes a page with what it holds already, in the caller's transaction. False: SQLite
+ * has the error. */
+bool mr_journal_schema_touch(sqlite3 *db);
 
 /* What mr_journal_load() says. A damaged row is -EUCLEAN. */
 int mr_journal_schema_load(sqlite3 *db, mr_journal_volume_fn volume_fn,

@@ -12,6 +12,8 @@
 #include "agent/options.h"
 #include "storage/base/clock.h"
 
+#define MS_PER_DAY (24 * 3600 * 1000LL)
+
 static char dir[] = "/tmp/mr-config-XXXXXX";
 static char file[64];
 static struct mr_config config;
@@ -80,6 +82,9 @@ static void test_empty_file_means_defaults(void **state)
     assert_int_equal(config.iscsi_timeout_ns, 10 * MR_NS_PER_S);
     assert_int_equal(config.worker_deadline_ns, 60 * MR_NS_PER_S);
     assert_int_equal(config.format_deadline_ns, 3600 * MR_NS_PER_S);
+    assert_int_equal(config.history_age_ms, 30 * MS_PER_DAY);
+    assert_int_equal(config.history_bytes, 64 << 20);
+    assert_int_equal(config.proofs_kept, 1000);
     assert_string_equal(config.initiator_name, "");
 }
 
@@ -97,7 +102,9 @@ static void test_all_keys_are_read(void **state)
                           "  [file]\n\troots=/d\r\n"
                           "[iscsi]\ninitiator_name = iqn.2026-11.org.example:a\n"
                           "timeout_seconds = 3\n"
-                          "[worker]\ndeadline_seconds=5\nformat_deadline_seconds=6"),
+                          "[worker]\ndeadline_seconds=5\nformat_deadline_seconds=6\n"
+                          "[journal]\nhistory_days = 3650\nhistory_mib = 65536\n"
+                          "proofs_kept = 0"),
                      0);
     assert_int_equal(config.mount_roots.count, 3);
     assert_string_equal(config.mount_roots.path[2], "/c");
@@ -107,6 +114,9 @@ static void test_all_keys_are_read(void **state)
     assert_int_equal(config.iscsi_timeout_ns, 3 * MR_NS_PER_S);
     assert_int_equal(config.worker_deadline_ns, 5 * MR_NS_PER_S);
     assert_int_equal(config.format_deadline_ns, 6 * MR_NS_PER_S);
+    assert_int_equal(config.history_age_ms, 3650 * MS_PER_DAY);
+    assert_int_equal(config.history_bytes, 65536LL << 20);
+    assert_int_equal(config.proofs_kept, 0);
 }
 
 static void test_long_lines_are_read(void **state)
@@ -153,6 +163,11 @@ static void test_bad_values_are_refused_by_line(void **state)
     refused("[iscsi]\ntimeout_seconds =\n", 2, "''");
     refused("[iscsi]\ntimeout_seconds = 99999999999999999999\n", 2, "999");
     refused("[worker]\ndeadline_seconds = 3601\n", 2, "'3601'");
+    refused("[journal]\nhistory_days = 0\n", 2, "'0'");
+    refused("[journal]\nhistory_days = 3651\n", 2, "'3651'");
+    refused("[journal]\nhistory_mib = 65537\n", 2, "'65537'");
+    refused("[journal]\nproofs_kept = -1\n", 2, "'-1'");
+    refused("[journal]\nproofs_kept = 100001\n", 2, "'100001'");
     refused("[iscsi]\ninitiator_name = host\n", 2, "'host'");
     assert_true(load_bytes("[mount]\n\0", 9) < 0);
 }

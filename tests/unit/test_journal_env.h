@@ -26,6 +26,7 @@ struct ack {
     bool called;
     size_t order; /* which callback this was */
     char message[600];
+    char remedy[256];
 };
 
 /* What mr_journal_load() found: values of the documents, in its order. */
@@ -107,8 +108,10 @@ static inline void on_ack(void *ctx, int rc, const struct mr_err *err)
     ack->called = true;
     ack->rc = rc;
     ack->order = f->acked++;
-    if (rc != 0)
+    if (rc != 0) {
         (void)snprintf(ack->message, sizeof(ack->message), "%s", err->message);
+        (void)snprintf(ack->remedy, sizeof(ack->remedy), "%s", err->remedy);
+    }
     if (f->acked >= f->wanted)
         mr_loop_stop(f->loop);
 }
@@ -220,6 +223,64 @@ static inline void run_sql(struct fixture *f, const char *sql)
                      SQLITE_OK);
     assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
     (void)sqlite3_close(db);
+}
+
+/* --- pruning --- */
+
+static inline struct ack *new_ack(struct fixture *f)
+{
+    struct ack *ack = &f->acks[RECORDS_MAX - 1]; /* one at a time */
+    *ack = (struct ack){.fixture = f};
+    return ack;
+}
+
+static inline void wait_ack(struct fixture *f)
+{
+    wait_acks(f, f->acked + 1);
+    if (f->acks[RECORDS_MAX - 1].rc != 0)
+        fail_msg("%s", f->acks[RECORDS_MAX - 1].message);
+}
+
+static inline void drop(struct fixture *f, int64_t number)
+{
+    mr_journal_drop(f->journal, number, on_ack, new_ack(f));
+    wait_ack(f);
+}
+
+/* Between two batches the thread does one step of a pass. */
+static inline void let_it_prune(struct fixture *f)
+{
+    for (int i = 0; i < 60; i++) {
+        mr_journal_probe(f->journal, on_ack, new_ack(f));
+        wait_ack(f);
+    }
+}
+
+static inline void retain(struct fixture *f, const struct mr_journal_retention *keep)
+{
+    mr_journal_retain(f->journal, keep);
+    let_it_prune(f);
+}
+
+/* Lines of history of one volume. Nothing is acknowledged. */
+static inline void add_lines(struct fixture *f, int64_t number, int count)
+{
+    for (int i = 0; i < count; i++)
+        mr_journal_append(f->journal,
+                          &(struct mr_record){.volume_number = number,
+                                              .volume_id = "same",
+                                              .state = "attaching",
+                                              .event = "line"},
+                          NULL, NULL);
+}
+
+/* A closed journal with so many lines, seq 1 and on, of volume 1. */
+static inline void make_lines(struct fixture *f, int count)
+{
+    open_journal(f);
+    add_lines(f, mr_journal_number(f->journal), count);
+    close_journal(f);
+    assert_int_equal(query(f, "SELECT count(*) FROM history"), count);
 }
 
 #define JOURNAL_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

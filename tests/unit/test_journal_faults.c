@@ -181,7 +181,7 @@ static void test_a_failing_write_fails_its_records_and_later_ones_work(void **st
     wait_acks(f, (size_t)next);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
 
-    assert_int_equal(f->acks[refused].rc, -EIO);
+    assert_int_equal(f->acks[refused].rc, -EFBIG);
     assert_non_null(strstr(f->acks[refused].message, f->file));
     for (int i = refused; i < next; i++)
         assert_true(f->acks[i].rc < 0);
