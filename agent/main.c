@@ -75,6 +75,17 @@ static int make_directory(const char *path, struct mr_err *err)
     return r == 0 ? 0 : mr_fail(err, MR_E_INTERNAL, -r, "create '%s'", path);
 }
 
+/* Its path is part of the mark on everything of ours: one name for each directory. */
+static int resolve_runtime_dir(struct mr_config *config, struct mr_err *err)
+{
+    char resolved[PATH_MAX];
+
+    if (!realpath(config->runtime_dir, resolved))
+        return mr_fail(err, MR_E_INTERNAL, errno, "resolve '%s'", config->runtime_dir);
+    memcpy(config->runtime_dir, resolved, sizeof(resolved));
+    return 0;
+}
+
 /* 0, or the exit code. */
 static int configure(struct agent *agent, bool run)
 {
@@ -98,7 +109,8 @@ static int configure(struct agent *agent, bool run)
         return complain(MR_EXIT_CONFIG, &err);
     if (run &&
         (find_helpers(config, &err) < 0 || make_directory(config->state_dir, &err) < 0 ||
-         make_directory(config->runtime_dir, &err) < 0))
+         make_directory(config->runtime_dir, &err) < 0 ||
+         resolve_runtime_dir(config, &err) < 0))
         return complain(MR_EXIT_SYSTEM, &err);
     if (!config->initiator_name[0] &&
         mr_initiator_find(config->state_dir, run, config->initiator_name,
@@ -155,20 +167,21 @@ static int catch_signals(struct agent *agent, struct mr_err *err)
                        &agent->signal_io, err);
 }
 
-/* Sockets first: a second agent fails before it touches anything. */
+/* The engine first: it locks the directories, so that a second agent fails before it
+ * touches anything, the socket of the first included. */
 static int start(struct agent *agent, enum mr_exit *ret_exit, struct mr_err *err)
 {
     int rc = mr_loop_new(&agent->loop, err);
     if (rc == 0)
         rc = catch_signals(agent, err);
     if (rc == 0)
+        rc = mr_engine_new(agent->loop, &agent->config, &agent->engine, err);
+    if (rc == 0)
         rc = mr_listen_open(&agent->options, &agent->listens, ret_exit, err);
     if (rc < 0)
         return rc;
     *ret_exit = MR_EXIT_SYSTEM;
-    rc = mr_engine_new(agent->loop, &agent->config, &agent->engine, err);
-    if (rc == 0)
-        rc = mr_api_new(agent->loop, agent->engine, &agent->config, &agent->api, err);
+    rc = mr_api_new(agent->loop, agent->engine, &agent->config, &agent->api, err);
     for (size_t i = 0; rc == 0 && i < agent->listens.count; i++) {
         rc = mr_api_listen(agent->api, agent->listens.socket[i].fd, err);
         if (rc == 0)

@@ -4,7 +4,6 @@
  * Decides only whether the request makes sense; whether it is allowed now, and what it
  * does, the engine decides.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -65,23 +64,6 @@ static const struct mr_field forget_fields[] = {
     {0},
 };
 
-/* The body by the table: a new reference, or NULL with *err. No body is {} where that is
- * allowed. */
-static struct json_object *decode(const struct mr_request *req,
-                                  const struct mr_field *fields, struct mr_err *err)
-{
-    bool none = req->route->body == MR_BODY_OPTIONAL && req->body_bytes == 0;
-    struct json_object *decoded = NULL;
-    MR_AUTO_JSON struct json_object *json =
-        none ? json_object_new_object() : mr_json_body(req->body, req->body_bytes, err);
-
-    if (!json && none)
-        (void)mr_fail(err, MR_E_INTERNAL, ENOMEM, "decode the body");
-    if (!json || mr_fields_decode(fields, json, false, &decoded, err) < 0)
-        return NULL;
-    return decoded;
-}
-
 static int refuse_action(struct mr_err *err)
 {
     char names[200] = "";
@@ -140,7 +122,7 @@ void mr_handle_action_post(struct mr_request *req)
 
     if (!mr_reply_id_valid(req))
         return;
-    MR_AUTO_JSON struct json_object *json = decode(req, action_fields, &err);
+    MR_AUTO_JSON struct json_object *json = mr_body_decode(req, action_fields, &err);
     if (!json || read_action(json, &request, &err) < 0) {
         mr_reply_problem(req, &err);
         return;
@@ -161,7 +143,7 @@ void mr_handle_forget_post(struct mr_request *req)
 
     if (!mr_reply_id_valid(req))
         return;
-    MR_AUTO_JSON struct json_object *json = decode(req, forget_fields, &err);
+    MR_AUTO_JSON struct json_object *json = mr_body_decode(req, forget_fields, &err);
     if (!json) {
         mr_reply_problem(req, &err);
         return;

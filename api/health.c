@@ -19,9 +19,13 @@ void mr_handle_livez(struct mr_request *req)
 
 void mr_handle_readyz(struct mr_request *req)
 {
+    const struct mr_err *journal = mr_engine_journal_error(req->api->engine);
+
     if (mr_engine_recovering(req->api->engine))
         mr_reply_fail(req, MR_E_RECOVERING,
                       "the journal is being compared with the kernel");
+    else if (journal)
+        mr_reply_problem(req, journal);
     else
         reply_status(req, "ready");
 }

@@ -65,6 +65,8 @@ enum mr_request_phase {
     MR_REQUEST_READY,   /* `reply` is what gets sent */
 };
 
+struct mr_field;
+
 /* Answers with the state of op (running, done or failed) by mr_reply_*(). */
 struct mr_request;
 typedef void (*mr_finish_fn)(struct mr_request *req, struct mr_operation *op);
@@ -108,6 +110,7 @@ struct mr_request {
     struct mr_pending *pending; /* for an answer */
     const struct mr_wait_limit *limit;
 
+    bool suspended;      /* in libmicrohttpd */
     uintptr_t target_at; /* where libmicrohttpd keeps the target, see framing.h */
     char target[];       /* raw, as sent */
 };
@@ -158,7 +161,11 @@ bool mr_wait_place(struct mr_request *req);
 void mr_wait_answer(struct mr_request *req, struct mr_pending *pending,
                     const struct mr_err *err, const struct mr_wait_limit *limit);
 void mr_wait_on_answer(void *ctx, struct json_object *document, const struct mr_err *err);
+/* For a request that needs more than one wait, in the place of mr_wait_on_answer(): the
+ * answer was good, next() replies or waits again. */
+void mr_wait_go_on(struct mr_request *req, void (*next)(struct mr_request *req));
 extern const struct mr_wait_limit mr_wait_limit_scan;
+extern const struct mr_wait_limit mr_wait_limit_survey;
 extern const struct mr_wait_limit mr_wait_limit_journal;
 extern const struct mr_wait_limit mr_wait_limit_action;
 void mr_wait_stop_all(struct mr_api *api);
@@ -172,11 +179,18 @@ void mr_finish_volume(struct mr_request *req, struct mr_operation *op);
 /* page.c: query parameter `limit`. False and a reply when it is wrong. */
 bool mr_page_limit(struct mr_request *req, unsigned fallback, unsigned max,
                    unsigned *ret);
-/* Answers with one page of a list of volumes: the documents of those that next() gives,
- * sorted by id. */
-void mr_page_reply(struct mr_request *req,
-                   struct mr_volume *(*next)(struct mr_engine *engine, const char *after),
-                   struct json_object *(*document)(const struct mr_volume *volume));
+struct mr_page {
+    const char *after; /* the last id of the page before, NULL: from the start */
+    unsigned limit;
+};
+/* Query parameters `limit` and `page_token` of a list that is sorted by id. False and a
+ * reply when one is wrong. */
+bool mr_page_read(struct mr_request *req, struct mr_page *ret);
+/* Answers with one page of all volumes. */
+void mr_page_volumes(struct mr_request *req, const struct mr_page *page);
+/* {items, next_page_token} of a list (borrowed) that is there as a whole, sorted by id.
+ * New reference, NULL when out of memory or when it is no list. */
+struct json_object *mr_page_cut(const struct mr_page *page, struct json_object *list);
 
 /* caller.c: who sent the request, as the journal keeps it: {"via": "unix", "uid", "gid",
  * "pid"} (of the process that connected; null where it cannot be seen) or {"via": "tcp",
@@ -185,5 +199,9 @@ struct json_object *mr_caller(const struct mr_request *req);
 
 /* json_body.c: the body as JSON, or NULL with *err. New reference. */
 struct json_object *mr_json_body(const char *body, size_t bytes, struct mr_err *err);
+/* The body of the request by the table of its fields: a new reference, or NULL with *err.
+ * No body is {} where the route takes one but needs none. */
+struct json_object *mr_body_decode(const struct mr_request *req,
+                                   const struct mr_field *fields, struct mr_err *err);
 
 #endif

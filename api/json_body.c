@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <string.h>
 
 #include "api/internal.h"
 #include "storage/base/json.h"
+#include "storage/spec_fields.h"
 
 /* A spec needs 4 levels; the parser recurses, so the depth is bounded. */
 #define DEPTH_MAX 16
@@ -69,4 +71,19 @@ struct json_object *mr_json_body(const char *body, size_t bytes, struct mr_err *
     else
         return mr_take_ptr(json);
     return NULL;
+}
+
+struct json_object *mr_body_decode(const struct mr_request *req,
+                                   const struct mr_field *fields, struct mr_err *err)
+{
+    bool none = req->route->body == MR_BODY_OPTIONAL && req->body_bytes == 0;
+    struct json_object *decoded = NULL;
+    MR_AUTO_JSON struct json_object *json =
+        none ? json_object_new_object() : mr_json_body(req->body, req->body_bytes, err);
+
+    if (!json && none)
+        (void)mr_fail(err, MR_E_INTERNAL, ENOMEM, "decode the body");
+    if (!json || mr_fields_decode(fields, json, false, &decoded, err) < 0)
+        return NULL;
+    return decoded;
 }

@@ -29,29 +29,55 @@ bool mr_page_limit(struct mr_request *req, unsigned fallback, unsigned max, unsi
     return true;
 }
 
-void mr_page_reply(struct mr_request *req,
-                   struct mr_volume *(*next)(struct mr_engine *engine, const char *after),
-                   struct json_object *(*document)(const struct mr_volume *volume))
+bool mr_page_read(struct mr_request *req, struct mr_page *ret)
 {
-    const char *after = req->query[MR_LIST_PAGE_TOKEN];
-    unsigned limit = 0;
+    *ret = (struct mr_page){.after = req->query[MR_LIST_PAGE_TOKEN]};
+    if (!mr_page_limit(req, LIMIT_DEFAULT, LIMIT_MAX, &ret->limit))
+        return false;
+    if (!ret->after || mr_volume_id_valid(ret->after))
+        return true;
+    mr_reply_fail(req, MR_E_INVALID_REQUEST, "query parameter 'page_token' is malformed");
+    return false;
+}
 
-    if (!mr_page_limit(req, LIMIT_DEFAULT, LIMIT_MAX, &limit))
-        return;
-    if (after && !mr_volume_id_valid(after)) {
-        mr_reply_fail(req, MR_E_INVALID_REQUEST,
-                      "query parameter 'page_token' is malformed");
-        return;
-    }
-    MR_AUTO_JSON struct json_object *page = json_object_new_object();
+void mr_page_volumes(struct mr_request *req, const struct mr_page *page)
+{
+    MR_AUTO_JSON struct json_object *json = json_object_new_object();
     struct json_object *items = json_object_new_array();
-    struct mr_volume *volume = next(req->api->engine, after);
-    mr_json_set(page, "items", items);
-    for (; volume && limit > 0; limit--) {
-        (void)json_object_array_add(items, document(volume));
-        after = mr_volume_id(volume);
-        volume = next(req->api->engine, after);
+    struct mr_volume *volume = mr_engine_next(req->api->engine, page->after);
+    const char *last = NULL;
+
+    mr_json_set(json, "items", items);
+    for (unsigned left = page->limit; volume && left > 0; left--) {
+        (void)json_object_array_add(items, mr_volume_document(volume));
+        last = mr_volume_id(volume);
+        volume = mr_engine_next(req->api->engine, last);
     }
-    mr_json_set_string(page, "next_page_token", volume ? after : NULL);
-    mr_reply_json(req, MHD_HTTP_OK, mr_take_ptr(page));
+    mr_json_set_string(json, "next_page_token", volume ? last : NULL);
+    mr_reply_json(req, MHD_HTTP_OK, mr_take_ptr(json));
+}
+
+static const char *id_at(struct json_object *list, size_t i)
+{
+    const char *id = mr_json_get_string(json_object_array_get_idx(list, i), "id");
+    return id ? id : "";
+}
+
+struct json_object *mr_page_cut(const struct mr_page *page, struct json_object *list)
+{
+    MR_AUTO_JSON struct json_object *json = json_object_new_object();
+    MR_AUTO_JSON struct json_object *items = json_object_new_array();
+    size_t i = 0;
+
+    if (!json || !items || !json_object_is_type(list, json_type_array))
+        return NULL;
+    size_t count = json_object_array_length(list);
+    while (i < count && page->after && strcmp(id_at(list, i), page->after) <= 0)
+        i++;
+    for (unsigned left = page->limit; i < count && left > 0; i++, left--)
+        (void)json_object_array_add(items,
+                                    json_object_get(json_object_array_get_idx(list, i)));
+    mr_json_set(json, "items", mr_take_ptr(items));
+    mr_json_set_string(json, "next_page_token", i < count ? id_at(list, i - 1) : NULL);
+    return mr_take_ptr(json);
 }

@@ -101,5 +101,7 @@ struct json_object *mr_problem_document(const struct mr_err *err,
     if (json_object_is_type(context->holders, json_type_array) &&
         json_object_array_length(context->holders) > 0)
         mr_json_set(problem, "holders", json_object_get(context->holders));
+    if (context->progress)
+        mr_json_set(problem, "progress", json_object_get(context->progress));
     return problem;
 }

@@ -14,8 +14,9 @@
 struct mr_problem_context {
     const char *volume;    /* of the request; err->volume, another one, comes first */
     const char *operation; /* the failed operation, or the one in the way */
-    struct json_object *holders; /* array */
-    bool residue;                /* say the residue even when it is not known */
+    struct json_object *holders;  /* array */
+    struct json_object *progress; /* object */
+    bool residue;                 /* say the residue even when it is not known */
 };
 
 unsigned mr_problem_status(enum mr_code code);

@@ -73,6 +73,17 @@ static const char *operation_of(const struct mr_request *req, struct json_object
                                           : NULL;
 }
 
+/* How far the start is. */
+static struct json_object *progress_of(const struct mr_engine *engine)
+{
+    struct mr_recovery recovery = mr_engine_recovery(engine);
+    struct json_object *json = json_object_new_object();
+
+    mr_json_set_int(json, "done", (int64_t)recovery.done);
+    mr_json_set_int(json, "total", (int64_t)recovery.total);
+    return json;
+}
+
 void mr_reply_problem(struct mr_request *req, const struct mr_err *err)
 {
     bool of_volume = req->route && strstr(req->route->pattern, "{id}") &&
@@ -84,10 +95,13 @@ void mr_reply_problem(struct mr_request *req, const struct mr_err *err)
         of_volume && tells ? mr_engine_find(req->api->engine, req->param) : NULL;
     MR_AUTO_JSON struct json_object *document =
         volume ? mr_volume_document(volume) : NULL;
+    MR_AUTO_JSON struct json_object *progress =
+        err->code == MR_E_RECOVERING ? progress_of(req->api->engine) : NULL;
     struct mr_problem_context context = {
         .volume = of_volume ? req->param : NULL,
         .operation = operation_of(req, document, err->code),
         .holders = mr_json_get(document, "holders"),
+        .progress = progress,
         .residue = req->operation[0] != '\0',
     };
     MR_AUTO_JSON struct json_object *problem = mr_problem_document(err, &context);

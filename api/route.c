@@ -73,6 +73,12 @@ static const struct mr_route routes[] = {
         .pattern = "/operations/{op}",
         .handler = mr_handle_operation_get,
     },
+    {
+        .method = "POST",
+        .pattern = "/reconcile",
+        .handler = mr_handle_reconcile_post,
+        .body = MR_BODY_OPTIONAL,
+    },
     {.method = "GET", .pattern = "/livez", .handler = mr_handle_livez},
     {.method = "GET", .pattern = "/readyz", .handler = mr_handle_readyz},
     {.method = "GET", .pattern = "/openapi.yaml", .handler = mr_handle_openapi},

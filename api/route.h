@@ -49,7 +49,8 @@ int mr_route_find(const char *method, const char *target, char *scratch,
 /* "METHOD /pattern" lines. */
 void mr_route_dump(FILE *out);
 
-/* The handlers: volumes.c, actions.c, orphans.c, operations.c, health.c, openapi.c. */
+/* The handlers: volumes.c, actions.c, orphans.c, operations.c, reconcile.c, health.c,
+ * openapi.c. */
 void mr_handle_volume_put(struct mr_request *req);
 void mr_handle_volume_get(struct mr_request *req);
 void mr_handle_volume_delete(struct mr_request *req);
@@ -61,6 +62,7 @@ void mr_handle_forget_post(struct mr_request *req);
 void mr_handle_orphan_list(struct mr_request *req);
 void mr_handle_orphan_delete(struct mr_request *req);
 void mr_handle_operation_get(struct mr_request *req);
+void mr_handle_reconcile_post(struct mr_request *req);
 void mr_handle_livez(struct mr_request *req);
 void mr_handle_readyz(struct mr_request *req);
 void mr_handle_openapi(struct mr_request *req);

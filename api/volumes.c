@@ -150,7 +150,10 @@ void mr_handle_volume_get(struct mr_request *req)
 
 void mr_handle_volume_list(struct mr_request *req)
 {
-    mr_page_reply(req, mr_engine_next, mr_volume_document);
+    struct mr_page page;
+
+    if (mr_page_read(req, &page))
+        mr_page_volumes(req, &page);
 }
 
 void mr_handle_holders_get(struct mr_request *req)

@@ -21,6 +21,11 @@ const struct mr_wait_limit mr_wait_limit_scan = {
     .code = MR_E_INTERNAL,
     .text = "the scan for holders did not end",
 };
+const struct mr_wait_limit mr_wait_limit_survey = {
+    .ns = 90 * MR_NS_PER_S,
+    .code = MR_E_INTERNAL,
+    .text = "the survey of the kernel did not end; what was asked for may still happen",
+};
 const struct mr_wait_limit mr_wait_limit_journal = {
     .ns = 60 * MR_NS_PER_S,
     .code = MR_E_JOURNAL_UNAVAILABLE,
@@ -49,7 +54,9 @@ static void suspend(struct mr_request *req, size_t *places, mr_timer_fn fn,
     api->waiting = req;
     req->places = places;
     ++*places;
-    MHD_suspend_connection(req->connection);
+    if (!req->suspended)
+        MHD_suspend_connection(req->connection);
+    req->suspended = true;
 }
 
 void mr_wait_drop(struct mr_request *req)
@@ -77,6 +84,7 @@ void mr_wait_drop(struct mr_request *req)
 static void resume(struct mr_request *req)
 {
     mr_wait_drop(req);
+    req->suspended = false;
     MHD_resume_connection(req->connection);
     mr_timer_set(&req->listener->timer, mr_now_ns());
 }
@@ -205,6 +213,15 @@ void mr_wait_on_answer(void *ctx, struct json_object *document, const struct mr_
         mr_reply_fail(req, MR_E_SHUTTING_DOWN,
                       "the agent is shutting down; what was begun may be done or not");
     resume(req);
+}
+
+void mr_wait_go_on(struct mr_request *req, void (*next)(struct mr_request *req))
+{
+    req->pending = NULL;
+    mr_wait_drop(req); /* still suspended, in no place */
+    next(req);
+    if (req->phase != MR_REQUEST_WAITING)
+        resume(req);
 }
 
 static void on_answer_timeout(void *ctx)

@@ -98,13 +98,13 @@ static int check_volume(struct mr_engine *engine, struct mr_volume *volume,
                          "volume '%s' is an orphan that nobody detaches", id);
         return mr_err_remedy(err, rc, "DELETE /orphans/%s first", id);
     }
-    if (!op || op->goal != MR_GOAL_ABSENT || op->ending || op->recovering) {
+    if (!op || op->goal != MR_GOAL_ABSENT || op->ending) {
         int rc = mr_fail(err, MR_E_NOT_DETACHING, 0,
                          "volume '%s' is not being detached; nothing was done", id);
         return mr_err_remedy(err, rc, "DELETE it first: only a detach may end a hold");
     }
     /* With a PUT behind it this detach is as good as over, unless it hangs. */
-    if (op->then && !volume->wedged)
+    if (op->then && !volume->wedged && !mr_cancel_waits_for_end(op))
         return mr_refuse_pending(volume, err);
     if (volume->act) {
         int rc = mr_fail(err, MR_E_OPERATION_PENDING, 0,
@@ -129,7 +129,7 @@ struct mr_pending *mr_engine_act(struct mr_engine *engine, const char *id,
     if (!rows)
         return NULL;
     struct mr_act *act = calloc(1, sizeof(*act));
-    struct mr_pending *pending = act ? mr_pending_new(volume, fn, ctx) : NULL;
+    struct mr_pending *pending = act ? mr_pending_new(engine, volume, fn, ctx) : NULL;
     if (!pending) {
         free(act);
         (void)json_object_put(rows);

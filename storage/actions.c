@@ -296,8 +296,8 @@ static void start(struct mr_act *act, struct json_object *rows)
         not_done(act, &why);
         return;
     }
-    if (mr_worker_start(act->engine->workers, NULL, deadline_ns, &act_events, act,
-                        &act->worker, &why) < 0) {
+    if (mr_worker_start(act->engine->workers, "action", NULL, deadline_ns, &act_events,
+                        act, &act->worker, &why) < 0) {
         not_done(act, &why);
         return;
     }
@@ -367,9 +367,11 @@ static void on_durable(void *ctx, int rc, const struct mr_err *err)
     struct mr_act *act = ctx;
     struct mr_err why;
 
+    mr_unsaved_result(act->engine, rc, err);
     if (rc < 0) {
         mr_act_set_acting(act->volume, NULL);
         act->volume->forced = act->was_forced;
+        mr_unsaved_note(act->volume); /* another record may have said it */
         answer(act, NULL, err); /* nothing was done, and there is nowhere to write it */
         return;
     }

@@ -21,6 +21,19 @@ static struct json_object *root_names(const struct mr_roots *roots)
     return array;
 }
 
+/* What its mooring-lun served is lost, it cannot be mended. True: the attach fails. */
+static bool fails_with_server(struct mr_operation *op)
+{
+    struct mr_err err;
+
+    mr_server_watch(op->volume);
+    if (!op->volume->server_lost)
+        return false;
+    mr_server_error(op->volume, &err);
+    mr_operation_fail(op, &err);
+    return true;
+}
+
 /* --- inspect: what is there already? --- */
 
 /* Everything is there. A detach that had failed is cancelled by this. */
@@ -38,6 +51,7 @@ static void verified(struct mr_operation *op, bool on_top)
     }
     volume->data_not_written = false;
     volume->unmounted_at_ms = 0;
+    volume->unmounted_ns = 0;
     mr_volume_set_error(volume, NULL);
     if (news)
         mr_operation_end(op, 1, MR_STATE_ATTACHED, "verified");
@@ -76,6 +90,8 @@ static void inspected(struct mr_operation *op, struct json_object *message)
         *identity = found;
     if (adopted)
         mr_mount_record_from_json(&volume->mount, adopted);
+    if (op->mapped && fails_with_server(op))
+        return;
     if (op->mounted) {
         verified(op, mr_json_get_bool(message, "on_top", false));
         return;
@@ -163,7 +179,8 @@ static void mapped(struct mr_operation *op, struct json_object *message)
     const char *kept = op->mapped ? mr_json_get_string(message, "result") : NULL;
 
     if (op->mapped && kept && strcmp(kept, "kept") == 0) {
-        mr_operation_advance(op);
+        if (!fails_with_server(op))
+            mr_operation_advance(op);
         return;
     }
     if (op->mapped) { /* its last user was faster */
@@ -174,7 +191,8 @@ static void mapped(struct mr_operation *op, struct json_object *message)
     }
     mr_identity_from_json(&volume->identity, mr_json_get(message, "identity"));
     op->mapped = true;
-    mr_operation_advance(op);
+    if (!fails_with_server(op))
+        mr_operation_advance(op);
 }
 
 /* Mapped again, is it what was attached here before? */
@@ -243,9 +261,12 @@ static void mount_done(struct mr_operation *op, struct json_object *message)
         volume->mount.created = made;
     volume->data_not_written = false;
     volume->unmounted_at_ms = 0;
+    volume->unmounted_ns = 0;
     if (uuid && uuid[0])
         (void)snprintf(volume->identity.fs_uuid, sizeof(volume->identity.fs_uuid), "%s",
                        uuid);
+    if (fails_with_server(op))
+        return;
     volume->attached_at_ms = mr_wall_ms();
     mr_volume_set_error(volume, NULL);
     op->created = true;

@@ -50,6 +50,12 @@ static void not_held(struct mr_operation *op)
     mr_volume_touch(op->volume);
 }
 
+static void note_release(struct mr_operation *op)
+{
+    op->released_at_ms = mr_wall_ms();
+    op->released_ns = mr_now_ns();
+}
+
 /* Nobody has it any more. */
 static void released(struct mr_operation *op)
 {
@@ -87,6 +93,8 @@ static void inspected(struct mr_operation *op, struct json_object *message)
         mr_operation_fail(op, &err);
         return;
     }
+    if (op->mapped)
+        mr_server_watch(volume);
     mr_operation_advance(op);
 }
 
@@ -119,18 +127,27 @@ static void unmounted(struct mr_operation *op, struct json_object *message)
         return;
     }
     op->mounted = false;
-    if (strcmp(result, "unmounted") == 0)
+    if (strcmp(result, "unmounted") == 0) {
         volume->unmounted_at_ms = mr_wall_ms();
+        volume->unmounted_ns = mr_now_ns();
+    }
     not_held(op);
     mr_operation_record(op, "unmounted", NULL, NULL);
     mr_operation_advance(op);
 }
 
-static void unmount_failed(struct mr_operation *op, const struct mr_err *err)
+static void unmount_failed(struct mr_operation *op, const struct mr_err *cause)
 {
+    struct mr_err copy = *cause;
+    const struct mr_err *err = &copy;
+
     /* The kernel tells a lost write once: from here on only the journal knows. */
     if (err->code == MR_E_DATA_NOT_WRITTEN)
         op->volume->data_not_written = true;
+    if (err->code == MR_E_DATA_NOT_WRITTEN && op->volume->server_lost)
+        (void)mr_err_remedy(&copy, 0,
+                            "its mooring-lun has ended: DELETE it with "
+                            "accept_data_loss=true, then PUT it again");
     if (err->code == MR_E_DATA_NOT_WRITTEN && op->accept_data_loss && !op->accept_asked)
         mr_operation_retry_in(op, 0); /* accepted while the worker was at it */
     else
@@ -176,7 +193,8 @@ static void on_gate(void *ctx, struct json_object *rows, bool complete,
         op->evidence = json_object_new_object();
         mr_json_set_int(op->evidence, "openers", 0);
         mr_json_set_int(op->evidence, "stacked_loops", 0);
-        op->released_at_ms = mr_wall_ms();
+        op->gated = true;
+        note_release(op);
         released(op);
         mr_operation_advance(op);
         return;
@@ -208,7 +226,9 @@ static void claim_answered(struct mr_operation *op, struct json_object *message)
         return;
     }
     if (claimed || gone) {
-        op->released_at_ms = claimed ? mr_wall_ms() : 0;
+        op->released_at_ms = 0;
+        if (claimed)
+            note_release(op);
         released(op);
         mr_operation_advance(op);
         return;
@@ -244,15 +264,30 @@ static void begin_claim(struct mr_operation *op)
         mr_operation_advance(op);
 }
 
+void mr_detach_write_again(struct mr_operation *op)
+{
+    if (!op->gated) {
+        begin_claim(op);
+        return;
+    }
+    /* Who has come meanwhile is not in the way of the claim: back to the look. */
+    op->gated = false;
+    op->step = MR_STEP_DRAIN;
+    op->next_step--;
+    begin_gate(op);
+}
+
 static void begin_unmap(struct mr_operation *op)
 {
-    if (!op->mapped && op->volume->identity.diskseq == 0) {
+    if (!op->mapped && op->volume->identity.diskseq == 0 &&
+        op->volume->identity.lun_pid == 0) {
         mr_operation_advance(op);
         return;
     }
     /* The device is gone, but its helper may be on its way out still. */
     if (!op->mapped)
         op->unmap_asked = true;
+    op->unmapping = true;
     struct json_object *command =
         mr_operation_new_command(op, op->unmap_asked ? "gone" : "unmap");
     if (op->volume->mount.created > 0)
@@ -279,7 +314,7 @@ static void unmap_answered(struct mr_operation *op, struct json_object *message)
     }
     if (result && strcmp(result, "gone") == 0) {
         if (op->unmap_asked && op->released_at_ms)
-            op->released_at_ms = mr_wall_ms();
+            note_release(op);
         released(op);
         mr_operation_advance(op);
         return;
@@ -294,31 +329,8 @@ static void unmap_answered(struct mr_operation *op, struct json_object *message)
 
 bool mr_detach_must_answer(const struct mr_operation *op)
 {
-    return !op->ready || op->step == MR_STEP_CLAIM || op->step == MR_STEP_UNMAP ||
-           (op->step == MR_STEP_UNMOUNT && op->busy);
-}
-
-void mr_detach_cancel(struct mr_operation *op)
-{
-    const char *event = op->undoing ? "undo_cancelled" : "detach_cancelled";
-
-    if (op->ending || op->ended || mr_detach_must_answer(op))
-        return;
-    /* What an action has broken since is not brought back: to its end, then afresh. */
-    if (op->then->goal == MR_GOAL_ATTACHED && op->volume->forced)
-        return;
-    if (!op->undoing) /* an undo keeps its reason */
-        (void)mr_fail(&op->error, MR_E_DETACH_CANCELLED, 0,
-                      "a PUT of the same spec cancelled the detach of volume '%s'",
-                      op->volume->id);
-    op->error.residue = MR_RESIDUE_POSSIBLE;
-    if (op->then->goal == MR_GOAL_ATTACHED) {
-        /* One record: after a crash in between the start goes on with the attach. */
-        mr_operation_end(op, -1, MR_STATE_ATTACHING, event);
-        return;
-    }
-    mr_volume_set_error(op->volume, &op->error);
-    mr_operation_end(op, -1, MR_STATE_FAILED, event);
+    return !op->ready || (op->step == MR_STEP_CLAIM && !op->unwritten) ||
+           op->step == MR_STEP_UNMAP || (op->step == MR_STEP_UNMOUNT && op->busy);
 }
 
 void mr_detach_look_again(struct mr_operation *op)
@@ -390,5 +402,5 @@ void mr_detach_reply(struct mr_operation *op, bool ok, struct json_object *messa
     else
         mr_operation_fail(op, err);
     if (op->then)
-        mr_detach_cancel(op);
+        mr_cancel_operation(op);
 }

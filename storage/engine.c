@@ -14,6 +14,7 @@
 #include "storage/base/cleanup.h"
 #include "storage/base/fd.h"
 #include "storage/base/json.h"
+#include "storage/base/lock_owner.h"
 #include "storage/engine_internal.h"
 
 /* --- tables --- */
@@ -79,6 +80,16 @@ struct mr_volume *mr_engine_next(struct mr_engine *engine, const char *after)
     return NULL;
 }
 
+void mr_engine_remove(struct mr_engine *engine, struct mr_volume *volume)
+{
+    size_t at = lower_bound(engine, volume->id);
+
+    engine->volume_count--;
+    memmove(engine->volumes + at, engine->volumes + at + 1,
+            (engine->volume_count - at) * sizeof(struct mr_volume *));
+    mr_volume_free(volume);
+}
+
 void mr_engine_keep_operation(struct mr_engine *engine, struct mr_operation *op)
 {
     op->next = engine->operations;
@@ -90,7 +101,7 @@ static struct mr_operation **first_ended(struct mr_engine *engine)
     struct mr_operation **first = NULL;
     for (struct mr_operation **at = &engine->operations; *at; at = &(*at)->next)
         if ((*at)->ended && !(*at)->watches &&
-            (!first || (*at)->ended_at_ms <= (*first)->ended_at_ms))
+            (!first || (*at)->ended_ns <= (*first)->ended_ns))
             first = at;
     return first;
 }
@@ -148,7 +159,7 @@ void mr_engine_check_mount(struct mr_volume *volume)
 {
     struct mr_err err;
 
-    if (volume->op || volume->state != MR_STATE_ATTACHED ||
+    if (mr_server_check(volume) || volume->op || volume->state != MR_STATE_ATTACHED ||
         mr_mount_present(&volume->mount.mount) != MR_ABSENT_NOW)
         return;
     (void)mr_fail(&err, MR_E_DEVICE_ERROR, 0, "'%s' was unmounted by somebody else",
@@ -202,6 +213,22 @@ static const struct mr_checker_events checker_events = {
 
 /* --- start and stop --- */
 
+static int refuse_locked(int fd, const char *path, struct mr_err *err)
+{
+    char comm[MR_COMM_TEXT];
+    pid_t pid = 0;
+
+    int rc =
+        mr_lock_owner(fd, &pid, comm) == 0
+            ? mr_fail(err, MR_E_INTERNAL, EBUSY,
+                      "another agent uses '%s': process %d (%s)", path, (int)pid, comm)
+            : mr_fail(err, MR_E_INTERNAL, EBUSY,
+                      "another agent uses '%s': a process that cannot be seen from "
+                      "here",
+                      path);
+    return mr_err_remedy(err, rc, "stop it, or use another directory");
+}
+
 /* Two agents on one directory would undo each other's work. */
 static int lock_dir(const char *path, int *ret_fd, struct mr_err *err)
 {
@@ -220,8 +247,7 @@ static int lock_dir(const char *path, int *ret_fd, struct mr_err *err)
             mr_sleep_ns(LOCK_RETRY_NS);
             continue;
         }
-        rc = mr_fail(err, MR_E_INTERNAL, EBUSY, "another agent uses '%s'", path);
-        return mr_err_remedy(err, rc, "stop it, or use another directory");
+        return refuse_locked(fd, path, err);
     }
     *ret_fd = mr_take_fd(&fd);
     return 0;
@@ -256,6 +282,11 @@ static int open_parts(struct mr_engine *engine, struct mr_err *err)
                             err);
     if (rc == 0)
         rc = mr_journal_open(engine->loop, config->state_dir, &engine->journal, err);
+    if (rc == 0) {
+        engine->surveys = mr_surveys_new(engine);
+        if (!engine->surveys)
+            rc = mr_fail(err, MR_E_INTERNAL, ENOMEM, "create the engine");
+    }
     return rc;
 }
 
@@ -268,11 +299,13 @@ int mr_engine_new(struct mr_loop *loop, const struct mr_config *config,
     engine->loop = loop;
     engine->config = config;
     mr_timer_init(&engine->trim, loop, trim, engine);
+    mr_recovery_init(engine);
+    mr_unsaved_init(engine);
     engine->state_lock = -1;
     engine->runtime_lock = -1;
     int rc = open_parts(engine, err);
     if (rc == 0)
-        rc = mr_reconcile_load(engine, err);
+        rc = mr_recovery_load(engine, err);
     if (rc < 0) {
         mr_engine_free(engine);
         return rc;
@@ -287,14 +320,14 @@ void mr_engine_free(struct mr_engine *engine)
         return;
     mr_timer_cancel(&engine->trim);
     mr_pending_stop(engine);
+    mr_recovery_stop(engine);
+    mr_surveys_free(engine->surveys);
     for (size_t i = 0; i < engine->volume_count; i++)
         mr_act_stop(engine->volumes[i]);
-    for (size_t i = 0; i < engine->volume_count; i++) {
-        struct mr_operation *op = engine->volumes[i]->op;
-        if (op && op->recovering)
-            mr_operation_free(op);
+    mr_timer_cancel(&engine->retention);
+    mr_unsaved_stop(engine);
+    for (size_t i = 0; i < engine->volume_count; i++)
         engine->volumes[i]->op = NULL;
-    }
     while (engine->operations) {
         struct mr_operation *op = engine->operations;
         engine->operations = op->next;
@@ -310,9 +343,4 @@ void mr_engine_free(struct mr_engine *engine)
     mr_close(&engine->state_lock);
     mr_close(&engine->runtime_lock);
     free(engine);
-}
-
-bool mr_engine_recovering(const struct mr_engine *engine)
-{
-    return engine->recovering > 0;
 }

@@ -32,8 +32,20 @@ int mr_engine_new(struct mr_loop *loop, const struct mr_config *config,
  * journal, frees. Running operations are picked up by the next start. */
 void mr_engine_free(struct mr_engine *engine);
 
-/* True until every volume of the journal was compared with the kernel. */
+/* True until every volume of the journal was compared with the kernel and every operation
+ * that was cut off goes on. */
 bool mr_engine_recovering(const struct mr_engine *engine);
+
+struct mr_recovery {
+    size_t total; /* volumes to compare, operations to go on with */
+    size_t done;
+};
+/* How far the start is, for GET /readyz. */
+struct mr_recovery mr_engine_recovery(const struct mr_engine *engine);
+/* Why the journal cannot be written (JOURNAL_UNAVAILABLE), borrowed until control goes
+ * back to the loop; NULL: the last write went well. As long as it cannot, it is tried
+ * again now and then. */
+const struct mr_err *mr_engine_journal_error(const struct mr_engine *engine);
 
 /* PUT: starts an attach (or a verification, when the same spec is attached), or joins the
  * running one. While a detach of the same spec waits, that is cancelled (its waiters get
@@ -143,13 +155,33 @@ struct mr_pending *mr_engine_forget(struct mr_engine *engine, const char *id,
                                     const char *reason, struct json_object *caller,
                                     mr_answer_fn fn, void *ctx, struct mr_err *err);
 
-/* --- orphans: left mapped because their detach was given up --- */
+/* POST /reconcile: compares every attached volume that is at rest with the kernel, and
+ * searches for orphans. The answer: {started_at, ended_at, looked, as_recorded, differs:
+ * [volume ids], not_looked: [ids of volumes with an operation], orphans (number, null
+ * when the search was not complete)}. NULL and err: RECOVERING, INTERNAL. */
+struct mr_pending *mr_engine_reconcile(struct mr_engine *engine, mr_answer_fn fn,
+                                       void *ctx, struct mr_err *err);
 
-/* The first orphan whose id sorts after `after` (NULL: the first of all), or NULL. */
-struct mr_volume *mr_engine_next_orphan(struct mr_engine *engine, const char *after);
-/* {id, kind: "forgotten", volume: Volume document, reason, forgotten_at, forgotten_by}.
- * New reference. */
-struct json_object *mr_orphan_document(const struct mr_volume *volume);
+/* --- orphans --- */
+
+/* GET /orphans. The answer, after a search of the kernel: {items, complete, searched_at};
+ * items sorted by id: {id, kind: "forgotten", volume: Volume document, reason,
+ * forgotten_at, forgotten_by} for volumes whose detach was given up, {id:
+ * "orphan-TOKEN", kind: "unknown", evidence} for what carries the mark of this agent and
+ * is in no journal; evidence as the elements of `orphans` in protocol.h. NULL and err:
+ * RECOVERING, INTERNAL. */
+struct mr_pending *mr_engine_orphans(struct mr_engine *engine, mr_answer_fn fn, void *ctx,
+                                     struct mr_err *err);
+/* The first step of DELETE /orphans/{id} for an unknown one: searches it again and writes
+ * it into the journal as a volume of this id whose detach was given up. The answer, when
+ * durable: the volume document; mr_engine_detach_orphan() takes it down then. Answered at
+ * once (from the loop) when it is in the journal already. caller is borrowed. NULL and
+ * err: RECOVERING, VOLUME_NOT_FOUND (no id of an orphan), INTERNAL. The answer may fail
+ * with VOLUME_NOT_FOUND (it is not there any more), JOURNAL_UNAVAILABLE, DEVICE_ERROR
+ * (the search was not complete and did not find it). */
+struct mr_pending *mr_engine_adopt(struct mr_engine *engine, const char *id,
+                                   struct json_object *caller, mr_answer_fn fn, void *ctx,
+                                   struct mr_err *err);
 /* DELETE /orphans/{id}: goes on with its detach, by the same rules. As
  * mr_engine_detach(); VOLUME_NOT_FOUND when it is no orphan and is not being taken down
  * as one. */

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The engine's own structures, shared by its files: requests.c (PUT and DELETE), runner.c
- * (runs a plan) with attach.c, content.c and detach.c (its steps), holders.c and its
- * helpers examine.c and exits.c (who is in the way), actions.c, cancel.c, orphans.c (what
- * a caller can do about it), reconcile.c (start). Core thread only.
+ * (runs a plan) with record.c (writes it down), attach.c, content.c and detach.c (its
+ * steps), holders.c and its helpers examine.c and exits.c (who is in the way), actions.c,
+ * cancel.c, orphans.c, adopt.c (what a caller can do about it), recovery.c (the start),
+ * reconcile.c, servers.c (what the kernel says), unsaved.c, retention.c (what the journal
+ * does). Core thread only.
  */
 #ifndef MR_STORAGE_ENGINE_INTERNAL_H
 #define MR_STORAGE_ENGINE_INTERNAL_H
@@ -37,8 +39,29 @@ struct mr_engine {
     struct mr_pending *pendings;
     unsigned held; /* detaches that wait for holders now */
     struct mr_timer trim;
-    size_t recover_next; /* index into volumes of the next one to recover */
-    unsigned recovering; /* volumes being compared with the kernel now */
+    struct mr_recovery recovery; /* of the start: total */
+    bool looking;                /* at what is attached */
+    size_t looked;
+    unsigned look_tries;
+    struct mr_timer look_again;
+    struct mr_surveys *surveys;
+    struct mr_survey *start_survey; /* look, then search */
+    size_t resume_next; /* index into volumes of the next one that may go on */
+    size_t resume_end;
+    unsigned resuming; /* cut-off operations whose worker is not ready yet */
+    size_t resumed;
+    struct mr_timer resume;
+    struct mr_timer unsaved; /* tries the journal again */
+    int64_t unsaved_after_ns;
+    bool probing;      /* a try that has nothing to write is under way */
+    bool journal_told; /* the log says that it cannot be written */
+    bool journal_bad;  /* the last write failed, journal_why says how */
+    struct mr_err journal_why;
+    struct mr_timer retention;   /* drops tombstones now and then */
+    size_t dropping;             /* how many the journal drops now, and */
+    bool drop_more;              /* whether there are more */
+    int64_t retention_start_ns;  /* when the agent started, and */
+    int64_t retention_newest_ms; /* the newest time that it loaded then */
 };
 
 /* An mkfs that may have been cut off (design: killed mkfs). */
@@ -64,6 +87,11 @@ struct mr_volume {
     struct mr_format_record format;
     bool data_not_written;
     bool forced; /* an action made the file system or the device fail: detach it only */
+    bool server_lost;               /* the same, because its mooring-lun has ended */
+    struct mr_server_watch *server; /* on its mooring-lun; NULL: none */
+    bool unsaved;     /* the journal has an older row: written again when that works */
+    int64_t dropping; /* a tombstone of this number is on its way out of the journal */
+    int64_t gone_ns;  /* when it became a tombstone, 0: before this agent started */
     struct json_object *acting; /* the action at work, for a start after a crash */
     bool has_error;
     struct mr_err error;
@@ -75,8 +103,11 @@ struct mr_volume {
     int64_t attached_at_ms;
     int64_t updated_at_ms;
     int64_t unmounted_at_ms;       /* in the running detach; 0 = not yet */
+    int64_t unmounted_ns;          /* the same, 0 = not seen by this agent */
+    int64_t holders_ns;            /* as holders_at_ms */
     struct mr_err wedged_why;      /* with wedged */
     struct json_object *forgotten; /* an orphan: {reason, at_ms, by}; else NULL */
+    struct mr_pending *adopting;   /* waits for the record that makes it a volume */
     struct mr_act *act;            /* the action that runs on its holders, or NULL */
     struct mr_act *left_behind;    /* actions whose workers hang: they may still act */
     struct json_object
@@ -89,9 +120,13 @@ struct mr_pending {
     struct mr_volume *volume;
     mr_answer_fn fn;
     void *ctx;
-    struct mr_scan_request *scan; /* ends with it */
-    struct mr_watch *watch;       /* ends with it */
-    struct mr_pending **slot;     /* who will answer keeps it there; NULL: nobody */
+    struct mr_scan_request *scan;      /* ends with it */
+    struct mr_watch *watch;            /* ends with it */
+    struct mr_survey *survey;          /* ends with it */
+    struct json_object *document;      /* the answer, as far as it is made */
+    char orphan[MR_VOLUME_ID_MAX + 1]; /* the id that is searched */
+    struct json_object *caller;
+    struct mr_pending **slot; /* who will answer keeps it there; NULL: nobody */
 };
 
 /* A process that is seen to hold: its end is a reason to look again at once. */
@@ -123,6 +158,7 @@ struct mr_operation {
     bool created;
     int64_t started_at_ms;
     int64_t ended_at_ms;
+    int64_t ended_ns;    /* 0: before this agent started */
     struct mr_err error; /* why it failed, or why it is being undone */
     struct json_object *proof;
     struct mr_watch *watches;
@@ -137,15 +173,18 @@ struct mr_operation {
     enum mr_state
         end_state; /* with ending: what the volume becomes when the end is durable */
     int ending;    /* as `ended`, while the end is on its way to the disk */
+    const char *end_event;
+    bool called_off; /* with ending: on request, not by itself */
+    bool unwritten;  /* a record could not be written: what is next waits for it */
+    struct json_object *before; /* the volume's row before the intent, until that is
+                                   durable */
     bool fresh; /* this attach began with nothing: when it fails everything is undone */
     bool needs_format;
     struct mr_identity
         expected;    /* with !fresh: what was attached here before, diskseq 0 = nothing */
     bool undoing;    /* a failed or half-done attach on its way back; ends in `failed` */
-    bool recovering; /* the start-up inspection of an attached volume: looks, changes
-                        nothing */
-    bool counted;    /* with recovering: in mr_engine.recovering */
     bool resumed;    /* was running when the agent ended */
+    bool counted;    /* with resumed: in mr_engine.resuming */
     bool ready;      /* the worker has the lock */
     bool durable;    /* the intent is in the journal */
     bool journalled; /* anything of it is: it survives the agent */
@@ -164,16 +203,20 @@ struct mr_operation {
     bool known_held;   /* the last look at the device or mount said busy */
     bool mapped;       /* facts read back from the kernel by inspect */
     bool mounted;
+    bool gated;                 /* the last complete look found nobody */
+    bool unmapping;             /* an unmap went to a worker: its server may end */
     bool unmap_asked;           /* the device is on its way out: wait for it to be gone */
     bool dying;                 /* IN_UNMOUNT was seen: the file system goes for good */
     bool settle;                /* the same: the next claim may wait */
     bool settle_asked;          /* the claim at the worker does */
     int64_t released_at_ms;     /* when the claim was granted */
+    int64_t released_ns;        /* the same */
     struct mr_operation *then;  /* what starts when this one has ended */
     struct mr_spec *then_spec;  /* when that is an attach */
     struct json_object *forget; /* what the volume's `forgotten` becomes with the end */
-    bool watching;              /* counted in mr_engine.held */
-    struct mr_scan_request *gate; /* may an immediate unmap go ahead? */
+    struct mr_pending *forgetting; /* who asked for that */
+    bool watching;                 /* counted in mr_engine.held */
+    struct mr_scan_request *gate;  /* may an immediate unmap go ahead? */
     struct mr_worker *examiner;
     int64_t examine_at_ns; /* not before; 0: never examined */
     int64_t examine_after_ns;
@@ -200,13 +243,19 @@ void mr_volume_clear_identity(struct mr_volume *volume);
 /* Is something of it mapped or mounted, as far as we know? */
 bool mr_volume_has_residue(const struct mr_volume *volume);
 /* Writes the row and a line of history (detail may be NULL, borrowed) without an
- * operation row; fn (may be NULL) is called when it is durable. */
+ * operation row; fn (may be NULL) gets the result, and passes it on to
+ * mr_unsaved_result(). */
 void mr_volume_record(struct mr_volume *volume, const char *event,
                       struct json_object *detail, mr_journal_fn fn, void *ctx);
 /* The durable row and back. from_row returns 0 or a negative errno with err. */
 struct json_object *mr_volume_to_row(const struct mr_volume *volume);
 int mr_volume_from_row(struct mr_volume *volume, struct json_object *row,
                        struct mr_err *err);
+/* Back to what it was when it had this row, but for the state and the secrets. */
+void mr_volume_restore(struct mr_volume *volume, struct json_object *row);
+/* The state of a row that is written now: behind the record of an end that is on its way
+ * it must not undo that. */
+enum mr_state mr_volume_row_state(const struct mr_volume *volume);
 
 /* --- operation.c --- */
 struct mr_operation *mr_operation_new(struct mr_engine *engine, struct mr_volume *volume,
@@ -230,8 +279,6 @@ void mr_operation_release(struct mr_operation *op);
  * NULL: nothing to record first. */
 void mr_operation_start(struct mr_operation *op, const enum mr_step *plan,
                         const char *event);
-/* Writes down that it will be, before it starts: then it may be called accepted. */
-void mr_operation_announce(struct mr_operation *op);
 /* Goes to the next step of the plan. */
 void mr_operation_advance(struct mr_operation *op);
 /* Sends a command (takes the reference) with the usual deadline, or deadline_ns from now
@@ -241,11 +288,6 @@ void mr_operation_command(struct mr_operation *op, struct json_object *command,
 /* Command object {"cmd": name, "identity": ...}. */
 struct json_object *mr_operation_new_command(const struct mr_operation *op,
                                              const char *name);
-/* Writes a record; fn runs when it is durable. A failure fails the operation. fn NULL: do
- * not wait. */
-typedef void (*mr_durable_fn)(struct mr_operation *op);
-void mr_operation_record(struct mr_operation *op, const char *event,
-                         struct json_object *detail, mr_durable_fn fn);
 /* Sets the timer of the step at hand. */
 void mr_operation_retry_in(struct mr_operation *op, int64_t ns);
 /* It failed: an attach is undone first, a detach stops where it is. */
@@ -254,14 +296,39 @@ void mr_operation_fail(struct mr_operation *op, const struct mr_err *err);
 void mr_operation_fail_with(struct mr_operation *op, enum mr_code code,
                             const char *remedy, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-/* The end: state, record, then the watchers. */
+/* Begins when the worker has the lock and the intent is durable. */
+void mr_operation_go_when_ready(struct mr_operation *op);
+
+/* --- record.c --- */
+/* Writes down that it will be, before it starts: then it may be called accepted. If that
+ * cannot be written, one that waits for another is refused. */
+void mr_operation_announce(struct mr_operation *op);
+/* Writes down that it starts. If that cannot be written it is refused: the volume becomes
+ * again what it was. */
+void mr_operation_intend(struct mr_operation *op, const char *event);
+/* Writes a record; fn runs when it is durable. When it cannot be written a fresh attach
+ * fails, everything else waits: the step is begun again when it can. fn NULL: do not
+ * wait. */
+typedef void (*mr_durable_fn)(struct mr_operation *op);
+void mr_operation_record(struct mr_operation *op, const char *event,
+                         struct json_object *detail, mr_durable_fn fn);
+/* The end: state, record, then the watchers. A success that cannot be written is not said
+ * until it can; a failure is said at once. event: a literal. */
 void mr_operation_end(struct mr_operation *op, int ended, enum mr_state state,
                       const char *event);
+/* The end of an operation that is called off, with op->error. If that cannot be written,
+ * it goes on, and who asked (op->then, op->forgetting) is refused. */
+void mr_operation_call_off(struct mr_operation *op, enum mr_state state,
+                           const char *event);
 /* The same for an end that changes nothing that is in the journal. */
 void mr_operation_end_unrecorded(struct mr_operation *op, int ended, enum mr_state state);
+/* The end of one that waited for another and never began: the volume is not touched. */
+void mr_operation_refuse(struct mr_operation *op, const struct mr_err *err);
 /* What mr_operation_end() does when its record is durable: takes over `ending` and
- * `end_state`, frees a recovering operation. */
+ * `end_state`. */
 void mr_operation_finish(struct mr_operation *op);
+/* It is `unwritten`, and the journal may work again. */
+void mr_operation_write_again(struct mr_operation *op);
 
 /* What a step means: begin sends a command, records or advances; reply takes the answer.
  */
@@ -296,9 +363,8 @@ struct json_object *mr_proof_make(struct mr_operation *op);
 void mr_detach_unmounted(struct mr_operation *op);
 void mr_detach_look_again(struct mr_operation *op);
 
-/* The plan is ended by another request (op->then is set): at once, or as soon as the
- * answer of what is under way tells what became of mount and device. */
-void mr_detach_cancel(struct mr_operation *op);
+/* The record of its step could not be written, and may be by now. */
+void mr_detach_write_again(struct mr_operation *op);
 /* Is something under way whose answer must not be lost: an umount (the kernel tells a
  * lost write once) or an unmap? Also before the worker has the lock. */
 bool mr_detach_must_answer(const struct mr_operation *op);
@@ -339,8 +405,9 @@ void mr_exits_watch(struct mr_operation *op, struct json_object *rows);
 void mr_exits_forget(struct mr_operation *op);
 
 /* --- pending.c --- */
-/* NULL when out of memory. */
-struct mr_pending *mr_pending_new(struct mr_volume *volume, mr_answer_fn fn, void *ctx);
+/* volume may be NULL. NULL when out of memory. */
+struct mr_pending *mr_pending_new(struct mr_engine *engine, struct mr_volume *volume,
+                                  mr_answer_fn fn, void *ctx);
 /* Frees it, then calls. NULL is fine: nobody waits any more. */
 void mr_pending_answer(struct mr_pending *pending, struct json_object *document,
                        const struct mr_err *err);
@@ -364,6 +431,22 @@ int mr_cancel_for_detach(struct mr_volume *volume, bool accept_data_loss,
                          struct mr_operation **ret_op, struct mr_err *err);
 /* op has ended: starts what was to come then. */
 void mr_cancel_go_on(struct mr_operation *op);
+/* What was to come then is refused, if there is any. */
+void mr_cancel_refuse(struct mr_operation *op, const struct mr_err *err);
+/* False when op is not one that waits for another. */
+bool mr_cancel_announce_failed(struct mr_operation *op, const struct mr_err *err);
+/* op is ended by another request (op->then is set): at once, or as soon as the answer of
+ * what is under way tells what became of mount and device. */
+void mr_cancel_operation(struct mr_operation *op);
+/* Is a PUT behind it that begins only with its end, because what is left gives errors
+ * only? That may be long: other requests are not kept waiting. */
+bool mr_cancel_waits_for_end(const struct mr_operation *op);
+/* A PUT of what is left of an attachment and gives errors only: it is detached by the
+ * rules of every detach, and attached afresh then. Takes spec in every case. */
+int mr_cancel_detach_first(struct mr_volume *volume, struct mr_spec *spec,
+                           struct mr_operation **ret_op, struct mr_err *err);
+/* A DELETE: the last word counts, such a PUT is refused. */
+void mr_cancel_for_delete(struct mr_operation *op);
 
 /* --- refuse.c: each returns a negative errno --- */
 int mr_refuse_recovering(struct mr_err *err);
@@ -392,18 +475,11 @@ int mr_request_attach_fresh(struct mr_volume *volume, struct mr_operation *op,
 /* op could not even start: ends it, the volume stays what it is. */
 void mr_request_failed(struct mr_volume *volume, struct mr_operation *op,
                        const struct mr_err *err);
+/* op, a detach, is at its end: nothing of the volume exists. */
+void mr_request_end_at_once(struct mr_volume *volume, struct mr_operation *op);
 /* The rest of mr_engine_detach() once it is clear that this volume is to go. */
 int mr_request_detach(struct mr_volume *volume, bool accept_data_loss,
                       struct mr_operation **ret_op, struct mr_err *err);
-
-/* --- reconcile.c --- */
-int mr_reconcile_load(struct mr_engine *engine, struct mr_err *err);
-/* Starts as many inspections as allowed at once. */
-void mr_reconcile_next(struct mr_engine *engine);
-/* inspect of a recovering operation was answered (or its volume is wedged). */
-void mr_reconcile_reply(struct mr_operation *op, bool ok, struct json_object *message,
-                        const struct mr_err *err);
-void mr_reconcile_done(struct mr_operation *op);
 
 /* --- engine.c --- */
 /* Makes an attached volume without an operation `failed` when its mount is gone. */
@@ -412,8 +488,12 @@ struct mr_volume *mr_engine_lookup(struct mr_engine *engine,
                                    const char *id); /* tombstones too */
 int mr_engine_insert(struct mr_engine *engine, struct mr_volume *volume,
                      struct mr_err *err);
+/* Takes it out of the table and frees it; nothing may point to it any more. */
+void mr_engine_remove(struct mr_engine *engine, struct mr_volume *volume);
 void mr_engine_keep_operation(struct mr_engine *engine, struct mr_operation *op);
 /* From the loop, forgets those that ended first beyond MR_OPERATIONS_KEPT. */
 void mr_engine_trim_operations(struct mr_engine *engine);
+
+#include "storage/upkeep.h"
 
 #endif

@@ -79,8 +79,9 @@ void mr_examine(struct mr_operation *op)
     op->examine_after_ns =
         op->examine_after_ns ? 2 * op->examine_after_ns : MR_EXAMINE_FIRST_NS;
     op->examine_at_ns = now_ns + op->examine_after_ns;
-    if (mr_worker_start(op->engine->workers, NULL, now_ns + MR_EXAMINE_DEADLINE_NS,
-                        &examiner_events, op, &op->examiner, NULL) < 0)
+    if (mr_worker_start(op->engine->workers, "action", NULL,
+                        now_ns + MR_EXAMINE_DEADLINE_NS, &examiner_events, op,
+                        &op->examiner, NULL) < 0)
         return;
     struct json_object *command = mr_operation_new_command(op, "examine");
     mr_json_set_string(command, "fs_type", volume->spec->fs_type);

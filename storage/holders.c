@@ -58,17 +58,23 @@ static bool any_certain(struct json_object *rows)
 
 /* --- times: when was it seen first, last, no more? --- */
 
-/* before: the same row in an earlier look, NULL when it is new. */
-static void set_seen(struct json_object *row, struct json_object *before, int64_t now_ms)
+/* before: the same row in an earlier look, NULL when it is new; elapsed_ms since then by
+ * the monotonic clock, -1 when that look was not this agent's last one. */
+static void set_seen(struct json_object *row, struct json_object *before, int64_t now_ms,
+                     int64_t elapsed_ms)
 {
     int64_t first_ms = mr_time_ms(mr_json_get_string(before, "first_seen"));
+    int64_t last_ms = mr_time_ms(mr_json_get_string(before, "last_seen"));
 
-    if (first_ms == 0 || first_ms > now_ms)
-        first_ms = now_ms;
-    mr_document_set_time(row, "first_seen", first_ms);
+    if (elapsed_ms < 0 && last_ms > 0 && last_ms < now_ms) /* the wall clock may jump */
+        elapsed_ms = now_ms - last_ms;
+    if (elapsed_ms < 0 || first_ms == 0)
+        elapsed_ms = 0;
+    mr_document_set_time(row, "first_seen", first_ms ? first_ms : now_ms);
     mr_document_set_time(row, "last_seen", now_ms);
     mr_json_set(row, "gone_at", NULL);
-    mr_json_set_int(row, "seen_for_ms", now_ms - first_ms);
+    mr_json_set_int(row, "seen_for_ms",
+                    mr_json_get_int(before, "seen_for_ms", 0) + elapsed_ms);
 }
 
 /* Into the proof: each holder once, with the newest times. old: its row there, or NULL.
@@ -204,8 +210,10 @@ void mr_holders_update(struct mr_volume *volume, struct json_object *rows, bool 
     MR_AUTO_JSON struct json_object *before = mr_take_ptr(volume->holders);
     struct json_object *list = json_object_new_array();
     struct mr_operation *op = volume->op;
+    int64_t before_ns = volume->holders_ns;
     char now[MR_TIME_TEXT];
 
+    volume->holders_ns = mr_now_ns();
     volume->holders_at_ms = mr_wall_ms();
     (void)mr_time_text(volume->holders_at_ms, now);
     for (size_t i = 0; i < json_object_array_length(rows); i++)
@@ -220,9 +228,10 @@ void mr_holders_update(struct mr_volume *volume, struct json_object *rows, bool 
         struct json_object *row = json_object_array_get_idx(list, i);
         const char *id = mr_json_get_string(row, "id");
         struct json_object *old = mr_holders_find(before, id);
+        int64_t elapsed_ms = old ? (volume->holders_ns - before_ns) / MR_NS_PER_MS : -1;
         if (!old && op) /* before the agent was started again */
             old = mr_holders_find(op->waited_for, id);
-        set_seen(row, old, volume->holders_at_ms);
+        set_seen(row, old, volume->holders_at_ms, elapsed_ms);
         /* Nothing is done to who only might hold. */
         if (!mr_json_get_bool(row, "certain", true))
             mr_json_set(row, "actions", json_object_new_array());
@@ -252,7 +261,7 @@ bool mr_holders_own_mount(const struct mr_volume *volume)
     const struct mr_operation *op = volume->op;
     /* Before the first look of an operation the record decides. */
     return volume->mount.mount.id != 0 && volume->unmounted_at_ms == 0 &&
-           (!op || op->recovering || op->mounted || op->step <= MR_STEP_INSPECT);
+           (!op || op->mounted || op->step <= MR_STEP_INSPECT);
 }
 
 struct json_object *mr_holders_target(const struct mr_volume *volume)

@@ -1,9 +1,61 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "storage/identity.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "storage/base/json.h"
+
+#define MARK_PREFIX "mooring:"
+#define TOKEN_DIGITS (MR_TOKEN_TEXT - 1)
+
+bool mr_token_valid(const char *token)
+{
+    return token && strspn(token, "0123456789abcdef") == TOKEN_DIGITS &&
+           token[TOKEN_DIGITS] == '\0';
+}
+
+uint64_t mr_text_hash(const char *text, size_t len)
+{
+    uint64_t hash = 0xcbf29ce484222325; /* draft-eastlake-fnv */
+
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ (unsigned char)text[i]) * 0x100000001b3;
+    return hash;
+}
+
+/* One directory, however many slashes end it. */
+static uint64_t owner_of(const char *runtime_dir)
+{
+    size_t len = strlen(runtime_dir);
+
+    while (len > 1 && runtime_dir[len - 1] == '/')
+        len--;
+    return mr_text_hash(runtime_dir, len);
+}
+
+void mr_mark(char dst[MR_MARK_TEXT], const char *token, const char *runtime_dir)
+{
+    (void)snprintf(dst, MR_MARK_TEXT, MARK_PREFIX "%.*s:%016" PRIx64, TOKEN_DIGITS, token,
+                   owner_of(runtime_dir));
+}
+
+bool mr_mark_read(const char *text, const char *runtime_dir, char token[MR_TOKEN_TEXT])
+{
+    const size_t prefix = sizeof(MARK_PREFIX) - 1;
+    char mark[MR_MARK_TEXT];
+
+    if (strncmp(text, MARK_PREFIX, prefix) != 0 ||
+        strnlen(text, MR_MARK_TEXT) != MR_MARK_TEXT - 1)
+        return false;
+    memcpy(token, text + prefix, TOKEN_DIGITS);
+    token[TOKEN_DIGITS] = '\0';
+    if (!mr_token_valid(token))
+        return false;
+    mr_mark(mark, token, runtime_dir);
+    return strcmp(mark, text) == 0;
+}
 
 /* Numbers outside of 0..max are as good as missing. */
 static uint64_t get_uint(struct json_object *json, const char *key, int64_t max)

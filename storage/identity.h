@@ -10,6 +10,7 @@
 #include <json-c/json.h>
 #include <limits.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -43,6 +44,22 @@ struct mr_mount_record {
     unsigned
         created; /* how many trailing path components we made (to be removed by rmdir) */
 };
+
+/* Is it an attach token? NULL is none. */
+bool mr_token_valid(const char *token);
+
+/* FNV-1a, 64 bits. For names, not against forgers. */
+uint64_t mr_text_hash(const char *text, size_t len);
+
+/* "mooring:TOKEN:OWNER", the mark on every kernel object of ours: lo_file_name of a loop
+ * device (63 bytes), source of mooring-lun's FUSE mount. OWNER tells agents apart that
+ * share a kernel: the 64 bit FNV-1a hash of their runtime directory's path, in hex. It
+ * must be known without any journal, and no two agents can have the same one. */
+#define MR_MARK_TEXT 58
+/* The token is a valid one. */
+void mr_mark(char dst[MR_MARK_TEXT], const char *token, const char *runtime_dir);
+/* Is it the mark of the agent with this runtime directory? Then its token is in token. */
+bool mr_mark_read(const char *text, const char *runtime_dir, char token[MR_TOKEN_TEXT]);
 
 /* New reference, or NULL when out of memory. */
 struct json_object *mr_identity_to_json(const struct mr_identity *identity);

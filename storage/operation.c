@@ -196,6 +196,7 @@ void mr_operation_free(struct mr_operation *op)
     (void)json_object_put(op->proof);
     (void)json_object_put(op->waited_for);
     (void)json_object_put(op->evidence);
+    (void)json_object_put(op->before);
     mr_spec_free(op->then_spec);
     (void)json_object_put(op->forget);
     free(op);

@@ -34,7 +34,8 @@ static bool about_to_end(const struct mr_operation *op)
 {
     const struct mr_volume *volume = op->volume;
     return op->ending || volume->act ||
-           (!volume->wedged && (op->then || mr_detach_must_answer(op)));
+           (!volume->wedged &&
+            ((op->then && !mr_cancel_waits_for_end(op)) || mr_detach_must_answer(op)));
 }
 
 static int check(struct mr_engine *engine, const struct mr_volume *volume, const char *id,
@@ -47,7 +48,7 @@ static int check(struct mr_engine *engine, const struct mr_volume *volume, const
         int rc = mr_fail(err, MR_E_ORPHAN, 0, "volume '%s' was given up already", id);
         return mr_err_remedy(err, rc, "DELETE /orphans/%s takes it down", id);
     }
-    if (!op || op->goal != MR_GOAL_ABSENT || op->recovering) {
+    if (!op || op->goal != MR_GOAL_ABSENT) {
         int rc = mr_fail(err, MR_E_NOT_DETACHING, 0,
                          "volume '%s' is not being detached; nothing was changed", id);
         return mr_err_remedy(err, rc, "only the wait of a detach can be given up");
@@ -64,7 +65,7 @@ struct mr_pending *mr_engine_forget(struct mr_engine *engine, const char *id,
     if (check(engine, volume, id, err) < 0)
         return NULL;
     struct mr_operation *op = volume->op;
-    struct mr_pending *pending = mr_pending_new(volume, fn, ctx);
+    struct mr_pending *pending = mr_pending_new(engine, volume, fn, ctx);
     if (pending)
         pending->watch = mr_operation_watch(op, on_ended, pending);
     if (!pending || !pending->watch) {
@@ -72,6 +73,8 @@ struct mr_pending *mr_engine_forget(struct mr_engine *engine, const char *id,
         (void)mr_fail(err, MR_E_INTERNAL, ENOMEM, "forget volume '%s'", id);
         return NULL;
     }
+    pending->slot = &op->forgetting;
+    op->forgetting = pending;
     op->forget = json_object_new_object();
     mr_json_set_string(op->forget, "reason", reason);
     mr_json_set_int(op->forget, "at_ms", mr_wall_ms());
@@ -84,11 +87,11 @@ struct mr_pending *mr_engine_forget(struct mr_engine *engine, const char *id,
     (void)mr_err_remedy(&op->error, 0, "DELETE /orphans/%s goes on with the detach", id);
     op->error.residue = MR_RESIDUE_POSSIBLE;
     mr_volume_set_error(volume, &op->error);
-    mr_operation_end(op, -1, MR_STATE_ORPHAN, "forgotten");
+    mr_operation_call_off(op, MR_STATE_ORPHAN, "forgotten");
     return pending;
 }
 
-/* --- GET and DELETE /orphans --- */
+/* --- forgotten volumes as orphans --- */
 
 struct mr_volume *mr_engine_next_orphan(struct mr_engine *engine, const char *after)
 {

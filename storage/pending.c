@@ -11,19 +11,20 @@
 #include "storage/base/json.h"
 #include "storage/engine_internal.h"
 
-struct mr_pending *mr_pending_new(struct mr_volume *volume, mr_answer_fn fn, void *ctx)
+struct mr_pending *mr_pending_new(struct mr_engine *engine, struct mr_volume *volume,
+                                  mr_answer_fn fn, void *ctx)
 {
     struct mr_pending *pending = calloc(1, sizeof(*pending));
     if (!pending)
         return NULL;
     *pending = (struct mr_pending){
-        .engine = volume->engine,
-        .next = volume->engine->pendings,
+        .engine = engine,
+        .next = engine->pendings,
         .volume = volume,
         .fn = fn,
         .ctx = ctx,
     };
-    volume->engine->pendings = pending;
+    engine->pendings = pending;
     return pending;
 }
 
@@ -39,6 +40,9 @@ void mr_pending_cancel(struct mr_pending *pending)
     }
     mr_scanner_cancel(pending->scan);
     mr_watch_cancel(pending->watch);
+    mr_survey_cancel(pending->survey);
+    (void)json_object_put(pending->document);
+    (void)json_object_put(pending->caller);
     mr_journal_forget(pending->engine->journal, pending);
     if (pending->slot)
         *pending->slot = NULL;
@@ -86,7 +90,7 @@ static void on_scanned(void *ctx, struct json_object *rows, bool complete,
 struct mr_pending *mr_engine_holders(struct mr_engine *engine, struct mr_volume *volume,
                                      mr_answer_fn fn, void *ctx)
 {
-    struct mr_pending *pending = mr_pending_new(volume, fn, ctx);
+    struct mr_pending *pending = mr_pending_new(engine, volume, fn, ctx);
     if (!pending)
         return NULL;
     pending->scan = mr_scanner_request(engine->scanner, mr_holders_target(volume),
@@ -128,7 +132,7 @@ struct mr_pending *mr_engine_history(struct mr_engine *engine, const char *id,
                                             : mr_refuse_unknown(id, err));
         return NULL;
     }
-    struct mr_pending *pending = mr_pending_new(volume, fn, ctx);
+    struct mr_pending *pending = mr_pending_new(engine, volume, fn, ctx);
     if (!pending) {
         (void)mr_fail(err, MR_E_INTERNAL, ENOMEM, "read the history of '%s'", id);
         return NULL;

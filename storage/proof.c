@@ -6,7 +6,7 @@
 #include "storage/base/json.h"
 #include "storage/engine_internal.h"
 
-static struct json_object *evidence(struct mr_operation *op)
+static struct json_object *evidence(const struct mr_operation *op)
 {
     struct json_object *json = json_object_get(op->evidence);
     if (!json) {
@@ -19,23 +19,39 @@ static struct json_object *evidence(struct mr_operation *op)
     }
     if (op->resumed && op->released_at_ms == 0)
         mr_json_set_string(json, "gone", "found gone at restart");
+    /* What holders wrote after that went nowhere, whether somebody asked or not. */
+    if (op->volume->server_lost)
+        mr_json_set_bool(json, "server_lost", true);
     return json;
+}
+
+/* By the monotonic clock when this agent saw both ends; else by the wall clock, which may
+ * have jumped: -1 when that can be told. */
+static int64_t held_ms(const struct mr_operation *op)
+{
+    const struct mr_volume *volume = op->volume;
+
+    if (op->released_at_ms == 0 || volume->unmounted_at_ms == 0)
+        return -1;
+    if (op->released_ns != 0 && volume->unmounted_ns != 0)
+        return (op->released_ns - volume->unmounted_ns) / MR_NS_PER_MS;
+    return op->released_at_ms - volume->unmounted_at_ms;
 }
 
 struct json_object *mr_proof_make(struct mr_operation *op)
 {
     const struct mr_volume *volume = op->volume;
     struct json_object *json = json_object_new_object();
-    /* No time is ever invented: what we did not see has none. */
-    bool both = op->released_at_ms > 0 && volume->unmounted_at_ms > 0;
+    int64_t held = held_ms(op);
 
+    /* No time is ever invented: what we did not see has none. */
     mr_json_set_string(json, "volume", volume->id);
     mr_json_set_string(json, "operation", op->id);
     mr_document_set_time(json, "unmounted_at", volume->unmounted_at_ms);
     mr_document_set_time(json, "released_at", op->released_at_ms);
     mr_document_set_time(json, "unmapped_at", op->released_at_ms > 0 ? mr_wall_ms() : 0);
-    if (both)
-        mr_json_set_int(json, "held_ms", op->released_at_ms - volume->unmounted_at_ms);
+    if (held >= 0)
+        mr_json_set_int(json, "held_ms", held);
     else
         mr_json_set(json, "held_ms", NULL);
     mr_json_set(json, "waited_for",

@@ -44,7 +44,8 @@
  *   unmap     driver, token, runtime_dir, identity, mount? -> result ("gone"|"bound"), evidence
  *             {exclusive_open, diskseq, gone, ...}. Needs the claim (device-held without it) unless
  *             the device is gone already. Once gone, the directories made for `mount` are removed.
- *   gone      as unmap, without doing anything to the device: is it gone by now?
+ *   gone      as unmap, without doing anything to the device: is it gone by now? An identity
+ *             without diskseq but with lun_pid: has that server ended?
  *
  * Scan: `mooring-worker scan` with the channel at fd 3 and the checker's fanotify group at fd 4
  * (absent when the kernel has no mount events). One command, no lock:
@@ -74,6 +75,25 @@
  *             the kernel again before anything is done to it. Refused: a mount of ours or of
  *             `spare`, and what would take one along (shared propagation); an overlay that cannot
  *             be tied to the volume; a process that only keeps a mount namespace open.
+ *
+ * Survey: `mooring-worker survey` with the channel at fd 3. Commands until the channel closes, no
+ * lock. Changes nothing. What is in the journal is compared by sysfs, procfs and mount tables
+ * alone, which no mute server or device can make hang.
+ *   look      targets [{volume, driver, token, identity, mount}] (as many as fit MR_MSG_MAX / 2)
+ *             -> volumes [{volume, found, identity?, mounted ("present"|"absent"|"unknown"), on_top,
+ *             server ("none"|"alive"|"dead"|"unknown")}], in the same order. found: the recorded
+ *             device is there with the recorded diskseq (null: that cannot be told); the token is
+ *             not searched. server: the recorded mooring-lun by pid and start time.
+ *   search    runtime_dir, roots [resolved mount roots], tokens [all that the journal knows],
+ *             diskseqs [of all devices that the journal knows], deadline_ms
+ *             -> complete, orphans [{token, driver ("file"|"iscsi"), identity (or null: nothing is
+ *             mapped), backing_file (or null), server {pid, start_time, socket, state} (or null),
+ *             source (object for the spec, or null), mounts [{mount (a record), mount_id, path,
+ *             fs_type}] (of the device, in the own namespace; `mount` is null when it is below no
+ *             root), fuse_mounts [{mount_id, path}]}]. Whatever carries the mark of this runtime
+ *             directory (mr_mark()) and neither token nor diskseq is known. Past the deadline, or
+ *             when a device could not be asked: complete false. state: what the server says
+ *             ("up"|"failed"|"stopping"), "mute", or "incompatible" (lun/control.h).
  */
 /* clang-format on */
 

@@ -99,8 +99,10 @@ static int check_unique(const struct mr_engine *engine, const struct mr_volume *
 static struct mr_volume *get_or_new(struct mr_engine *engine, struct mr_volume *volume,
                                     const char *id, struct mr_err *err)
 {
-    if (volume)
+    if (volume) {
+        mr_retention_keep(volume);
         return volume;
+    }
     volume = mr_volume_new(engine, id);
     if (!volume || mr_engine_insert(engine, volume, err) < 0) {
         mr_volume_free(volume);
@@ -147,6 +149,7 @@ static int begin_fresh(struct mr_volume *volume, struct mr_operation *op,
         mr_spec_free(spec);
         return mr_fail(err, MR_E_INTERNAL, EIO, "choose an attach token");
     }
+    op->before = mr_volume_to_row(volume);
     if (!same_source(volume->spec, spec))
         memset(&volume->format, 0, sizeof(volume->format));
     mr_spec_free(volume->spec);
@@ -231,8 +234,6 @@ static int join_attach(struct mr_volume *volume, struct mr_spec *spec,
 
     if (volume->wedged)
         rc = mr_refuse_wedged(volume, err);
-    else if (op->recovering)
-        rc = mr_refuse_recovering(err);
     else if (op->undoing && !op->known_held) /* a moment, then it is as it was */
         rc = mr_refuse_pending(volume, err);
     else if (!mr_spec_equal(volume->spec, spec))
@@ -252,6 +253,8 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
     struct mr_mount_record place;
     int rc = 0;
 
+    if (volume && mr_volume_has_residue(volume) && !volume->op)
+        mr_server_watch(volume); /* at rest, it may be unwatched */
     if (mr_engine_recovering(engine))
         rc = mr_refuse_recovering(err);
     else if (volume && volume->forgotten)
@@ -265,6 +268,8 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
     else if (volume && mr_volume_has_residue(volume) &&
              !mr_spec_equal(volume->spec, spec))
         rc = mr_refuse_other_spec(volume, err);
+    else if (volume && mr_volume_has_residue(volume) && volume->server_lost)
+        return mr_cancel_detach_first(volume, spec, ret_op, err);
     else if (volume && mr_volume_has_residue(volume) && volume->mount.root[0])
         return start_verify(volume, spec, ret_op, err);
     else {
@@ -288,6 +293,13 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
 
 /* --- DELETE --- */
 
+void mr_request_end_at_once(struct mr_volume *volume, struct mr_operation *op)
+{
+    op->before = mr_volume_to_row(volume);
+    volume->op = op;
+    mr_detach_finish(op);
+}
+
 /* Nothing of it exists in this boot: the end is all there is to do. */
 static int end_at_once(struct mr_volume *volume, struct mr_operation **ret_op,
                        struct mr_err *err)
@@ -295,7 +307,6 @@ static int end_at_once(struct mr_volume *volume, struct mr_operation **ret_op,
     struct mr_operation *op = mr_request_operation(volume, MR_GOAL_ABSENT, err);
     if (!op)
         return -ENOMEM;
-    volume->op = op;
     if (volume->state == MR_STATE_LOST_BY_REBOOT) {
         op->evidence = json_object_new_object();
         mr_json_set_bool(op->evidence, "exclusive_open", false);
@@ -303,7 +314,7 @@ static int end_at_once(struct mr_volume *volume, struct mr_operation **ret_op,
         mr_json_set_string(op->evidence, "attach_boot_id", volume->boot_id);
         mr_json_set_string(op->evidence, "boot_id", volume->engine->boot_id);
     }
-    mr_detach_finish(op);
+    mr_request_end_at_once(volume, op);
     *ret_op = op;
     return 0;
 }
@@ -329,10 +340,11 @@ static int join_detach(struct mr_volume *volume, bool accept_data_loss,
                        struct mr_operation **ret_op, struct mr_err *err)
 {
     struct mr_operation *op = volume->op;
+    bool undo_waits = op->undoing && op->known_held && !volume->wedged;
 
-    if (op->recovering && !volume->wedged)
-        return mr_refuse_recovering(err);
-    if (op->undoing && op->known_held && !volume->wedged)
+    if (op->goal == MR_GOAL_ABSENT || undo_waits)
+        mr_cancel_for_delete(op);
+    if (undo_waits)
         return mr_cancel_for_detach(volume, accept_data_loss, ret_op, err);
     if (op->goal != MR_GOAL_ABSENT)
         return volume->wedged ? mr_refuse_wedged(volume, err)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "storage/base/fault.h"
 #include "storage/base/fd.h"
 #include "storage/base/json.h"
 #include "storage/engine_internal.h"
@@ -20,6 +21,7 @@ static void start_worker(struct mr_operation *op);
 void mr_operation_release(struct mr_operation *op)
 {
     mr_timer_cancel(&op->retry);
+    op->unwritten = false;
     mr_holders_unwatch(op);
     mr_scanner_cancel(op->gate);
     op->gate = NULL;
@@ -28,119 +30,6 @@ void mr_operation_release(struct mr_operation *op)
     if (op->wd >= 0)
         mr_checker_forget(op->engine->checker, op->wd);
     op->wd = -1;
-}
-
-/* --- journal --- */
-
-static void append(struct mr_operation *op, enum mr_state state, const char *event,
-                   struct json_object *detail, mr_journal_fn fn)
-{
-    struct mr_volume *volume = op->volume;
-    MR_AUTO_JSON struct json_object *row = mr_volume_to_row(volume);
-    MR_AUTO_JSON struct json_object *op_row =
-        op->recovering ? NULL : mr_operation_to_row(op);
-    struct mr_record record = {
-        .volume_number = volume->number,
-        .volume_id = volume->id,
-        .state = mr_state_name(state),
-        .volume = row,
-        .operation_id = op->recovering ? NULL : op->id,
-        .operation = op_row,
-        .event = event,
-        .detail = detail,
-    };
-    mr_journal_append(op->engine->journal, &record, fn, op);
-}
-
-static void on_durable(void *ctx, int rc, const struct mr_err *err)
-{
-    struct mr_operation *op = ctx;
-    mr_durable_fn fn = op->on_durable;
-
-    op->on_durable = NULL;
-    if (op->ending || op->ended || !fn)
-        return;
-    if (rc == 0)
-        mr_operation_accepted(op);
-    if (rc < 0)
-        mr_operation_fail(op, err);
-    else
-        fn(op);
-}
-
-void mr_operation_record(struct mr_operation *op, const char *event,
-                         struct json_object *detail, mr_durable_fn fn)
-{
-    /* An undo needs no record: a half-done attach is undone again at the next start. */
-    bool wait = fn && !op->undoing;
-    if (wait)
-        op->on_durable = fn;
-    append(op, op->volume->state, event, detail, wait ? on_durable : NULL);
-    if (fn && !wait)
-        fn(op);
-}
-
-void mr_operation_finish(struct mr_operation *op)
-{
-    struct mr_engine *engine = op->engine;
-    struct mr_volume *volume = op->volume;
-
-    volume->state = op->end_state;
-    volume->wedged = false;
-    volume->op = NULL;
-    mr_volume_touch(volume);
-    op->ended = op->ending;
-    mr_engine_check_mount(volume); /* what happened to it meanwhile was left to us */
-    if (op->recovering) {
-        mr_reconcile_done(op);
-        mr_operation_free(op);
-        return;
-    }
-    engine->ended_count++;
-    mr_cancel_go_on(op);
-    mr_operation_tell(op);
-    mr_engine_trim_operations(engine);
-}
-
-static void on_end_durable(void *ctx, int rc, const struct mr_err *err)
-{
-    struct mr_operation *op = ctx;
-    if (rc == 0 && op->forget) {
-        (void)json_object_put(op->volume->forgotten);
-        op->volume->forgotten = mr_take_ptr(op->forget);
-    }
-    if (rc < 0) {
-        /* What is not in the journal is not said. The next request finds out what is
-         * there. */
-        op->ending = -1;
-        op->error = *err;
-        op->end_state = MR_STATE_FAILED;
-        mr_volume_set_error(op->volume, err);
-    }
-    mr_operation_finish(op);
-}
-
-void mr_operation_end(struct mr_operation *op, int ended, enum mr_state state,
-                      const char *event)
-{
-    mr_operation_release(op);
-    op->ending = ended;
-    op->end_state = state;
-    op->ended_at_ms = mr_wall_ms();
-    op->known_held = false;
-    MR_AUTO_JSON struct json_object *detail =
-        ended < 0 ? mr_err_to_json(&op->error) : json_object_get(op->proof);
-    append(op, state, event, detail, on_end_durable);
-}
-
-void mr_operation_end_unrecorded(struct mr_operation *op, int ended, enum mr_state state)
-{
-    mr_operation_release(op);
-    op->ending = ended;
-    op->end_state = state;
-    op->ended_at_ms = mr_wall_ms();
-    op->known_held = false;
-    mr_operation_finish(op);
 }
 
 /* --- worker --- */
@@ -153,7 +42,7 @@ static void recovered(struct mr_operation *op)
     }
 }
 
-static void go_when_ready(struct mr_operation *op)
+void mr_operation_go_when_ready(struct mr_operation *op)
 {
     if (op->ready && op->durable && !op->busy && op->step == MR_STEP_NONE)
         mr_operation_advance(op);
@@ -164,7 +53,8 @@ static void on_ready(void *ctx)
     struct mr_operation *op = ctx;
     op->ready = true;
     recovered(op);
-    go_when_ready(op);
+    mr_recovery_resumed(op);
+    mr_operation_go_when_ready(op);
 }
 
 static void on_event(void *ctx, struct json_object *message)
@@ -180,6 +70,18 @@ static bool is_attach(const struct mr_operation *op)
     return op->goal == MR_GOAL_ATTACHED && !op->undoing;
 }
 
+/* False when a test made the operation fail here. */
+static bool pass(struct mr_operation *op, const char *when)
+{
+    const char *step = op->step == MR_STEP_INSPECT ? "inspect" : mr_step_name(op->step);
+    struct mr_err err;
+
+    if (mr_fault_fail(op->undoing ? "undo" : "core", step, when, &err) == 0)
+        return true;
+    mr_operation_fail(op, &err);
+    return false;
+}
+
 static void on_reply(void *ctx, bool ok, struct json_object *message,
                      const struct mr_err *err)
 {
@@ -189,9 +91,9 @@ static void on_reply(void *ctx, bool ok, struct json_object *message,
         return; /* an answer that nobody asked for */
     op->busy = false;
     recovered(op);
-    if (op->recovering)
-        mr_reconcile_reply(op, ok, message, err);
-    else if (is_attach(op))
+    if (!pass(op, "reply"))
+        return;
+    if (is_attach(op))
         mr_attach_reply(op, ok, message, err);
     else
         mr_detach_reply(op, ok, message, err);
@@ -212,9 +114,8 @@ static void on_overdue(void *ctx)
                         "being detached, cut-transport makes the device fail instead");
     volume->wedged = true;
     mr_volume_touch(volume);
-    append(op, op->volume->state, "wedged", NULL, NULL);
-    if (op->recovering)
-        mr_reconcile_done(op);
+    mr_operation_record(op, "wedged", NULL, NULL);
+    mr_recovery_resumed(op);
 }
 
 static void on_died(void *ctx, const struct mr_err *err)
@@ -227,11 +128,9 @@ static void on_died(void *ctx, const struct mr_err *err)
     op->gate = NULL;
     op->on_durable =
         NULL; /* what would follow needs the worker; the next one starts anew */
+    op->unwritten = false;
     recovered(op);
-    if (op->recovering) {
-        mr_reconcile_reply(op, false, NULL, err);
-        return;
-    }
+    mr_recovery_resumed(op);
     if (is_attach(op)) {
         mr_operation_fail(op, err);
         return;
@@ -264,19 +163,18 @@ static void start_worker(struct mr_operation *op)
     op->busy = false;
     op->step = MR_STEP_NONE;
     op->next_step = op->plan;
-    int rc = mr_format(path, sizeof(path), "%s/locks/%lld.lock",
-                       engine->config->state_dir, (long long)op->volume->number);
+    int rc = mr_lock_file_path(op->volume, path, sizeof(path));
     if (rc < 0)
         rc =
             mr_fail(&err, MR_E_INTERNAL, -rc, "lock file of volume '%s'", op->volume->id);
     else
-        rc = mr_worker_start(engine->workers, path,
+        rc = mr_worker_start(engine->workers, "volume", path,
                              mr_now_ns() + engine->config->worker_deadline_ns,
                              &worker_events, op, &op->worker, &err);
     if (rc == 0)
         return;
     op->worker = NULL;
-    if (is_attach(op) && !op->recovering)
+    if (is_attach(op))
         mr_operation_fail(op, &err);
     else
         on_died(op, &err);
@@ -317,6 +215,8 @@ static void begin_inspect(struct mr_operation *op)
 
 static void begin(struct mr_operation *op)
 {
+    if (!pass(op, "begin"))
+        return;
     if (op->step == MR_STEP_INSPECT)
         begin_inspect(op);
     else if (is_attach(op))
@@ -352,42 +252,6 @@ void mr_operation_retry_in(struct mr_operation *op, int64_t ns)
     mr_timer_set(&op->retry, mr_now_ns() + ns);
 }
 
-/* The intent could not be written: nothing was done, and the volume is as it was. */
-static void intent_failed(struct mr_operation *op, const struct mr_err *err)
-{
-    op->error = *err;
-    op->error.residue =
-        mr_volume_has_residue(op->volume) ? MR_RESIDUE_POSSIBLE : MR_RESIDUE_NONE;
-    mr_operation_end_unrecorded(op, -1, op->prior_state);
-}
-
-static void on_intent(void *ctx, int rc, const struct mr_err *err)
-{
-    struct mr_operation *op = ctx;
-    if (op->ending || op->ended)
-        return;
-    if (rc < 0) {
-        intent_failed(op, err);
-        return;
-    }
-    op->durable = true;
-    mr_operation_accepted(op);
-    go_when_ready(op);
-}
-
-static void on_announced(void *ctx, int rc, const struct mr_err *err)
-{
-    struct mr_operation *op = ctx;
-    (void)err; /* its start will find out, too */
-    if (rc == 0 && !op->ended)
-        mr_operation_accepted(op);
-}
-
-void mr_operation_announce(struct mr_operation *op)
-{
-    append(op, op->volume->state, "queued", NULL, on_announced);
-}
-
 void mr_operation_start(struct mr_operation *op, const enum mr_step *plan,
                         const char *event)
 {
@@ -397,7 +261,7 @@ void mr_operation_start(struct mr_operation *op, const enum mr_step *plan,
     op->journalled = op->journalled || event == NULL;
     mr_volume_touch(op->volume);
     if (event)
-        append(op, op->volume->state, event, NULL, on_intent);
+        mr_operation_intend(op, event);
     start_worker(op);
 }
 
@@ -412,7 +276,7 @@ static void start_undo(struct mr_operation *op)
     if (!op->worker)
         start_worker(op);
     else
-        go_when_ready(op);
+        mr_operation_go_when_ready(op);
 }
 
 /* A look at an existing attachment failed: nothing was changed, so it is what it was. */

@@ -22,6 +22,7 @@ void mr_volume_free(struct mr_volume *volume)
 {
     if (!volume)
         return;
+    mr_server_forget(volume);
     mr_spec_free(volume->spec);
     (void)json_object_put(volume->proof);
     (void)json_object_put(volume->holders);
@@ -53,6 +54,8 @@ void mr_volume_set_error(struct mr_volume *volume, const struct mr_err *err)
 
 void mr_volume_clear_identity(struct mr_volume *volume)
 {
+    mr_server_forget(volume);
+    volume->server_lost = false;
     memset(&volume->identity, 0, sizeof(volume->identity));
     mr_volume_touch(volume);
 }
@@ -67,6 +70,7 @@ void mr_volume_clear_facts(struct mr_volume *volume)
     volume->holders = NULL;
     volume->holders_at_ms = 0;
     volume->unmounted_at_ms = 0;
+    volume->unmounted_ns = 0;
     volume->attached_at_ms = 0;
     (void)json_object_put(volume->forgotten);
     volume->forgotten = NULL;
@@ -129,19 +133,30 @@ static struct json_object *identity_document(const struct mr_identity *identity)
     return json;
 }
 
+static struct json_object *waits_for_journal(const struct mr_volume *volume)
+{
+    struct mr_err err = volume->engine->journal_why;
+
+    (void)mr_err_context(&err, 0, "%s waits for its record", volume->op->id);
+    if (!err.remedy[0])
+        (void)mr_err_remedy(&err, 0, "it goes on by itself when that works again");
+    return mr_err_to_json(&err);
+}
+
 /* What is wrong with it, or NULL. */
-static const struct mr_err *error_of(const struct mr_volume *volume)
+static struct json_object *error_document(const struct mr_volume *volume)
 {
     if (volume->wedged && volume->wedged_why.message[0])
-        return &volume->wedged_why;
-    return volume->has_error ? &volume->error : NULL;
+        return mr_err_to_json(&volume->wedged_why);
+    if (volume->op && volume->op->unwritten)
+        return waits_for_journal(volume);
+    return volume->has_error ? mr_err_to_json(&volume->error) : NULL;
 }
 
 struct json_object *mr_volume_document(const struct mr_volume *volume)
 {
     struct json_object *json = json_object_new_object();
     const struct mr_operation *op = volume->op;
-    const struct mr_err *error = error_of(volume);
     bool mapped = volume->identity.diskseq != 0;
     /* Holders belong to a wait: those of the past would be read as those of now. */
     bool holders = volume->holders && op && op->known_held;
@@ -161,11 +176,11 @@ struct json_object *mr_volume_document(const struct mr_volume *volume)
         mr_json_set(json, "size_bytes", NULL);
     mr_json_set_string(json, "mount_path",
                        volume->spec ? volume->spec->mount_path : NULL);
-    mr_json_set_string(json, "operation", op && !op->recovering ? op->id : NULL);
+    mr_json_set_string(json, "operation", op ? op->id : NULL);
     mr_json_set(json, "holders",
                 holders ? json_object_get(volume->holders) : json_object_new_array());
     mr_document_set_time(json, "holders_at", holders ? volume->holders_at_ms : 0);
-    mr_json_set(json, "error", error ? mr_err_to_json(error) : NULL);
+    mr_json_set(json, "error", error_document(volume));
     mr_document_set_time(json, "attached_at", volume->attached_at_ms);
     mr_document_set_time(json, "updated_at", volume->updated_at_ms);
     return json;
@@ -219,6 +234,7 @@ struct json_object *mr_volume_to_row(const struct mr_volume *volume)
     mr_json_set(row, "format", format_to_row(&volume->format));
     mr_json_set_bool(row, "data_not_written", volume->data_not_written);
     mr_json_set_bool(row, "forced", volume->forced);
+    mr_json_set_bool(row, "server_lost", volume->server_lost);
     mr_json_set(row, "acting", json_object_get(volume->acting));
     mr_json_set(row, "error", volume->has_error ? mr_err_to_json(&volume->error) : NULL);
     mr_json_set(row, "proof", json_object_get(volume->proof));
@@ -256,6 +272,7 @@ int mr_volume_from_row(struct mr_volume *volume, struct json_object *row,
     format_from_row(&volume->format, mr_json_get(row, "format"));
     volume->data_not_written = mr_json_get_bool(row, "data_not_written", false);
     volume->forced = mr_json_get_bool(row, "forced", false);
+    volume->server_lost = mr_json_get_bool(row, "server_lost", false);
     volume->acting = json_object_get(mr_json_get(row, "acting"));
     volume->has_error = error != NULL;
     if (error)
@@ -268,20 +285,39 @@ int mr_volume_from_row(struct mr_volume *volume, struct json_object *row,
     return 0;
 }
 
+void mr_volume_restore(struct mr_volume *volume, struct json_object *row)
+{
+    struct mr_spec *spec = mr_take_ptr(volume->spec);
+
+    (void)json_object_put(mr_take_ptr(volume->acting));
+    (void)json_object_put(mr_take_ptr(volume->proof));
+    (void)json_object_put(mr_take_ptr(volume->forgotten));
+    if (mr_volume_from_row(volume, row, NULL) < 0)
+        volume->spec = mr_take_ptr(spec); /* not of a row that we made */
+    mr_spec_free(spec);
+    mr_volume_touch(volume);
+}
+
+enum mr_state mr_volume_row_state(const struct mr_volume *volume)
+{
+    const struct mr_operation *op = volume->op;
+    return op && op->ending ? op->end_state : volume->state;
+}
+
 void mr_volume_record(struct mr_volume *volume, const char *event,
                       struct json_object *detail, mr_journal_fn fn, void *ctx)
 {
-    /* Behind the record of an end that is on its way, this one must not undo it. */
     const struct mr_operation *op = volume->op;
     MR_AUTO_JSON struct json_object *row = mr_volume_to_row(volume);
     struct mr_record record = {
         .volume_number = volume->number,
         .volume_id = volume->id,
-        .state = mr_state_name(op && op->ending ? op->end_state : volume->state),
+        .state = mr_state_name(mr_volume_row_state(volume)),
         .volume = row,
-        .operation_id = op && !op->recovering ? op->id : NULL,
+        .operation_id = op ? op->id : NULL,
         .event = event,
         .detail = detail,
     };
-    mr_journal_append(volume->engine->journal, &record, fn, ctx);
+    mr_journal_append(volume->engine->journal, &record, fn ? fn : mr_unsaved_on_record,
+                      fn ? ctx : volume);
 }

@@ -243,7 +243,7 @@ int mr_worker_launch(const char *libexec_dir, const char *mode, const char *argu
     return mr_spawn_start(&spawn, &ret->pid, &ret->pidfd, err);
 }
 
-int mr_worker_start(struct mr_workers *workers, const char *lock_path,
+int mr_worker_start(struct mr_workers *workers, const char *mode, const char *lock_path,
                     int64_t deadline_ns, const struct mr_worker_events *events, void *ctx,
                     struct mr_worker **ret, struct mr_err *err)
 {
@@ -255,8 +255,8 @@ int mr_worker_start(struct mr_workers *workers, const char *lock_path,
                                  .ctx = ctx,
                                  .process = {.pidfd = -1, .channel = -1}};
     mr_timer_init(&worker->deadline, workers->loop, on_deadline, worker);
-    int rc = mr_worker_launch(workers->libexec_dir, lock_path ? "volume" : "action",
-                              lock_path, workers->inotify_fd, &worker->process, err);
+    int rc = mr_worker_launch(workers->libexec_dir, mode, lock_path, workers->inotify_fd,
+                              &worker->process, err);
     if (rc == 0)
         rc = mr_loop_add(workers->loop, worker->process.pidfd, EPOLLIN, on_exit_event,
                          worker, &worker->pidfd_io, err);

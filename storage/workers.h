@@ -49,11 +49,11 @@ struct mr_worker_process {
 int mr_worker_launch(const char *libexec_dir, const char *mode, const char *argument,
                      int inotify_fd, struct mr_worker_process *ret, struct mr_err *err);
 
-/* Starts a worker that takes the lock file and then says ready; with lock_path NULL one
- * for a single action, which takes no lock, does not say ready, and gets its command at
- * once. events and ctx are borrowed until mr_worker_end() or died(). deadline_ns is for
- * `ready`. */
-int mr_worker_start(struct mr_workers *workers, const char *lock_path,
+/* Starts a worker. "volume" with a lock file takes that and then says ready; "action"
+ * (one command) and "survey" (without argument) take no lock, do not say ready, and get
+ * their command at once. events and ctx are borrowed until mr_worker_end() or died().
+ * deadline_ns is for `ready`. */
+int mr_worker_start(struct mr_workers *workers, const char *mode, const char *lock_path,
                     int64_t deadline_ns, const struct mr_worker_events *events, void *ctx,
                     struct mr_worker **ret, struct mr_err *err);
 /* Sends a command (takes the reference). Only when ready and no other is running. A

@@ -97,6 +97,42 @@ void mr_control_handle(struct mr_control *control, const struct pollfd *fds,
         accept_client(control);
 }
 
+void mr_control_say_version(struct json_object *answer)
+{
+    mr_json_set_int(answer, "version", MR_CONTROL_VERSION);
+    mr_json_set_int(answer, "oldest", MR_CONTROL_OLDEST);
+    mr_json_set_string(answer, "program_version", MR_VERSION);
+}
+
+struct json_object *mr_control_error(const char *token, const struct mr_err *err)
+{
+    struct json_object *answer = json_object_new_object();
+
+    if (!answer)
+        return NULL;
+    mr_json_set_bool(answer, "ok", false);
+    mr_json_set_string(answer, "token", token);
+    mr_control_say_version(answer);
+    mr_json_set(answer, "error", mr_err_to_json(err));
+    return answer;
+}
+
+struct json_object *mr_control_refuse(struct json_object *request, const char *token)
+{
+    bool said = mr_json_get(request, "version") != NULL;
+    int64_t version = mr_json_get_int(request, "version", said ? 0 : 1);
+    struct mr_err err;
+
+    if (version >= MR_CONTROL_OLDEST && version <= MR_CONTROL_VERSION)
+        return NULL;
+    (void)mr_fail(
+        &err, MR_E_INVALID_REQUEST, EPROTONOSUPPORT,
+        "version %lld of the control protocol is not understood: mooring-lun %s "
+        "speaks versions %d to %d",
+        (long long)version, MR_VERSION, MR_CONTROL_OLDEST, MR_CONTROL_VERSION);
+    return mr_control_error(token, &err);
+}
+
 void mr_control_close(struct mr_control *control)
 {
     for (size_t i = 0; i < MR_CONTROL_CLIENTS; i++)

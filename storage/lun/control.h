@@ -4,6 +4,11 @@
  * documents as in base/msg.h. Never blocks, serves a fixed number of clients (the oldest
  * gives way), and I/O does not depend on it. A socket that is left behind says that the
  * server did not log out of its session.
+ *
+ * The protocol has a version, because a server outlives the agent that started it. A
+ * request is {"version": N, "cmd": NAME}; without a version it is 1. Every answer says
+ * which versions the server understands, "oldest" to "version" (without "oldest": that
+ * version alone), and "program_version". A request in another version is refused.
  */
 #ifndef MR_STORAGE_LUN_CONTROL_H
 #define MR_STORAGE_LUN_CONTROL_H
@@ -15,6 +20,8 @@
 
 #include "storage/base/err.h"
 
+#define MR_CONTROL_OLDEST 1  /* no versions: {"cmd"} */
+#define MR_CONTROL_VERSION 2 /* what this program speaks by itself */
 #define MR_CONTROL_CLIENTS 4
 #define MR_CONTROL_FDS (MR_CONTROL_CLIENTS + 1)
 
@@ -41,6 +48,15 @@ void mr_control_handle(struct mr_control *control, const struct pollfd *fds,
 void mr_control_close(struct mr_control *control);
 /* Removes the name. */
 void mr_control_unlink(const struct mr_control *control);
+
+/* What every answer has. */
+void mr_control_say_version(struct json_object *answer);
+/* The refusal of this request when it is in no version that we understand, a new
+ * reference; NULL when it is fine (or we are out of memory). */
+struct json_object *mr_control_refuse(struct json_object *request, const char *token);
+/* An answer that is no status: {ok: false, token, version, oldest, program_version,
+ * error}. */
+struct json_object *mr_control_error(const char *token, const struct mr_err *err);
 
 /* RUNTIME/lun/TOKEN.sock. -ENAMETOOLONG when it does not fit a unix(7) address. */
 int mr_control_path(char *dst, size_t size, const char *runtime_dir, const char *token);

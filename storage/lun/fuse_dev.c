@@ -24,13 +24,14 @@ int mr_fuse_open(int *ret_fd, struct mr_err *err)
     return 0;
 }
 
-int mr_fuse_mount(int fuse_fd, uint32_t max_read, int *ret_mount_fd, struct mr_err *err)
+int mr_fuse_mount(int fuse_fd, const char *source, uint32_t max_read, int *ret_mount_fd,
+                  struct mr_err *err)
 {
     char fd_text[16];
     char read_text[16];
     const char *const options[][2] = {
-        {"source", "mooring"}, {"fd", fd_text},   {"rootmode", "100600"},
-        {"user_id", "0"},      {"group_id", "0"}, {"max_read", read_text},
+        {"source", source}, {"fd", fd_text},   {"rootmode", "100600"},
+        {"user_id", "0"},   {"group_id", "0"}, {"max_read", read_text},
     };
     MR_AUTO_CLOSE int fs = fsopen("fuse", FSOPEN_CLOEXEC);
     int mount_fd;

@@ -14,9 +14,11 @@
 /* /dev/fuse, non-blocking. -ENOENT, -ENODEV, ... with MR_E_INTERNAL. */
 int mr_fuse_open(int *ret_fd, struct mr_err *err);
 
-/* A detached mount whose root is one regular file served by fuse_fd. The caller closes
- * *ret_mount_fd; the connection lives as long as that fd or a file opened through it. */
-int mr_fuse_mount(int fuse_fd, uint32_t max_read, int *ret_mount_fd, struct mr_err *err);
+/* A detached mount whose root is one regular file served by fuse_fd; source is what mount
+ * tables show for it, should it ever be in one. The caller closes *ret_mount_fd; the
+ * connection lives as long as that fd or a file opened through it. */
+int mr_fuse_mount(int fuse_fd, const char *source, uint32_t max_read, int *ret_mount_fd,
+                  struct mr_err *err);
 
 /* Answers a request: error 0 or a negative errno, body may be NULL. An answer nobody
  * waits for any more

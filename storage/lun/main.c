@@ -83,6 +83,7 @@ static int set_up(struct mr_server *server, int *ret_fuse_fd, int *ret_mount_fd,
 {
     const int64_t deadline_ns = mr_now_ns() + server->start.timeout_ms * MR_NS_PER_MS;
     struct mr_fuse_geometry geometry;
+    char mark[MR_MARK_TEXT];
     int r = mr_fuse_open(ret_fuse_fd, err);
 
     if (r == 0)
@@ -98,7 +99,8 @@ static int set_up(struct mr_server *server, int *ret_fuse_fd, int *ret_mount_fd,
                        &geometry, err);
     if (r == 0) {
         mr_process_lock();
-        r = mr_fuse_mount(*ret_fuse_fd, geometry.max_bytes, ret_mount_fd, err);
+        mr_mark(mark, server->start.token, server->start.runtime_dir);
+        r = mr_fuse_mount(*ret_fuse_fd, mark, geometry.max_bytes, ret_mount_fd, err);
     }
     if (r == 0)
         r = mr_control_open(&server->control, server->start.runtime_dir,

@@ -56,7 +56,7 @@ struct json_object *mr_server_status(const struct mr_server *server)
 
     if (!json)
         return NULL;
-    mr_json_set_int(json, "version", 1);
+    mr_control_say_version(json);
     mr_json_set_bool(json, "ok", true);
     mr_json_set_string(json, "token", server->start.token);
     mr_json_set_int(json, "pid", getpid());
@@ -82,9 +82,11 @@ static struct json_object *answer(void *ctx, struct json_object *request)
 {
     struct mr_server *server = ctx;
     const char *cmd = mr_json_get_string(request, "cmd");
-    struct json_object *json;
+    struct json_object *refusal = mr_control_refuse(request, server->start.token);
     struct mr_err err;
 
+    if (refusal)
+        return refusal;
     if (cmd && strcmp(cmd, "status") == 0)
         return mr_server_status(server);
     if (cmd && strcmp(cmd, "cut") == 0) {
@@ -93,12 +95,7 @@ static struct json_object *answer(void *ctx, struct json_object *request)
         return mr_server_status(server);
     }
     (void)mr_fail(&err, MR_E_INVALID_REQUEST, EINVAL, "unknown command");
-    json = json_object_new_object();
-    if (json) {
-        mr_json_set_bool(json, "ok", false);
-        mr_json_set(json, "error", mr_err_to_json(&err));
-    }
-    return json;
+    return mr_control_error(server->start.token, &err);
 }
 
 /* A lost session is torn down here, outside of libiscsi's callbacks. */

@@ -35,10 +35,10 @@ struct mr_server {
  * when the target confirmed the logout. */
 bool mr_server_run(struct mr_server *server);
 
-/* {version, ok, token, pid, start_time, state, target, lun, portal, size_bytes,
- * block_size, serial, wwn, writable, in_flight, cut, counters, down_reason?}. The answer
- * to both commands of the control socket: {"cmd": "status"}, and {"cmd": "cut"}, after
- * which the session is dropped without logout and every request, those that wait
+/* {version, oldest, program_version, ok, token, pid, start_time, state, target, lun,
+ * portal, size_bytes, block_size, serial, wwn, writable, in_flight, cut, counters,
+ * down_reason?}. The answer to both commands of the control socket: "status", and "cut",
+ * after which the session is dropped without logout and every request, those that wait
  * included, is answered with EIO. What the target was told already it may still do. New
  * reference, NULL when out of memory. */
 struct json_object *mr_server_status(const struct mr_server *server);

@@ -46,13 +46,6 @@ static int get_portals(struct json_object *json, struct mr_lun_start *ret,
     return 0;
 }
 
-/* The token becomes a file name and the ISID. */
-static bool token_valid(const char *token)
-{
-    return strlen(token) == MR_TOKEN_TEXT - 1 &&
-           strspn(token, "0123456789abcdef") == MR_TOKEN_TEXT - 1;
-}
-
 static int get_chap(struct json_object *json, struct mr_lun_start *ret,
                     struct mr_err *err)
 {
@@ -79,7 +72,7 @@ int mr_lun_start_decode(struct json_object *json, struct mr_lun_start *ret,
         .read_only = mr_json_get_bool(json, "read_only", false),
     };
     r = get_text(json, "token", ret->token, sizeof(ret->token), err);
-    if (r == 0 && !token_valid(ret->token))
+    if (r == 0 && !mr_token_valid(ret->token)) /* a file name and the ISID */
         r = bad(err, "token");
     if (r == 0)
         r = get_text(json, "runtime_dir", ret->runtime_dir, sizeof(ret->runtime_dir),

@@ -16,6 +16,7 @@
 #include "storage/identity.h"
 
 #define MR_LUN_CHANNEL_FD 3
+#define MR_LUN_LOCK_FD 4 /* the lock of the source: kept open until the end */
 #define MR_LUN_PORTALS_MAX 8
 #define MR_ISCSI_NAME 224 /* RFC 7143 section 4.2.7: at most 223 bytes */
 #define MR_LUN_TIMEOUT_MIN_MS 1000

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "storage/base/fault.h"
 #include "storage/base/json.h"
 #include "storage/base/msg.h"
 #include "storage/worker/mounter_path.h"
@@ -11,21 +12,23 @@
 static const struct {
     const char *name;
     mr_command_fn run;
-    bool action;
+    enum mr_worker_mode mode;
 } commands[] = {
-    {"inspect", mr_command_inspect, false},
-    {"map", mr_command_map, false},
-    {"identify", mr_command_identify, false},
-    {"check", mr_command_check, false},
-    {"format", mr_command_format, false},
-    {"mount", mr_command_mount, false},
-    {"unmount", mr_command_unmount, false},
-    {"claim", mr_command_claim, false},
-    {"keep", mr_command_keep, false},
-    {"unmap", mr_command_unmap, false},
-    {"gone", mr_command_gone, false},
-    {"examine", mr_command_examine, true},
-    {"act", mr_command_act, true},
+    {"inspect", mr_command_inspect, MR_WORKER_VOLUME},
+    {"map", mr_command_map, MR_WORKER_VOLUME},
+    {"identify", mr_command_identify, MR_WORKER_VOLUME},
+    {"check", mr_command_check, MR_WORKER_VOLUME},
+    {"format", mr_command_format, MR_WORKER_VOLUME},
+    {"mount", mr_command_mount, MR_WORKER_VOLUME},
+    {"unmount", mr_command_unmount, MR_WORKER_VOLUME},
+    {"claim", mr_command_claim, MR_WORKER_VOLUME},
+    {"keep", mr_command_keep, MR_WORKER_VOLUME},
+    {"unmap", mr_command_unmap, MR_WORKER_VOLUME},
+    {"gone", mr_command_gone, MR_WORKER_VOLUME},
+    {"examine", mr_command_examine, MR_WORKER_ACTION},
+    {"act", mr_command_act, MR_WORKER_ACTION},
+    {"look", mr_command_look, MR_WORKER_SURVEY},
+    {"search", mr_command_search, MR_WORKER_SURVEY},
 };
 
 static int fail_member(struct mr_err *err, const char *key, const char *what)
@@ -45,8 +48,7 @@ int mr_arg_token(struct json_object *cmd, const char **ret, struct mr_err *err)
 {
     int r = mr_arg_text(cmd, "token", ret, err);
 
-    if (r == 0 && (strlen(*ret) != MR_TOKEN_TEXT - 1 ||
-                   strspn(*ret, "0123456789abcdef") != MR_TOKEN_TEXT - 1))
+    if (r == 0 && !mr_token_valid(*ret))
         r = fail_member(err, "token", "is no attach token");
     return r;
 }
@@ -80,13 +82,31 @@ int mr_arg_mount(struct json_object *cmd, struct mr_mount_record *ret, struct mr
     return 0;
 }
 
+const char *mr_presence_name(enum mr_presence presence)
+{
+    switch (presence) {
+    case MR_PRESENT:
+        return "present";
+    case MR_ABSENT_NOW:
+        return "absent";
+    case MR_PRESENCE_UNKNOWN:
+        break;
+    }
+    return "unknown";
+}
+
 static int run_command(struct mr_worker *worker, const char *name,
                        struct json_object *cmd, struct json_object *reply,
                        struct mr_err *err)
 {
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-        if (strcmp(commands[i].name, name) == 0 && commands[i].action == worker->action)
-            return commands[i].run(worker, cmd, reply, err);
+        const char *known = commands[i].name;
+        if (strcmp(known, name) != 0 || commands[i].mode != worker->mode)
+            continue;
+        int r = mr_fault_fail("worker", known, "before", err);
+        if (r == 0)
+            r = commands[i].run(worker, cmd, reply, err);
+        return r == 0 ? mr_fault_fail("worker", known, "after", err) : r;
     }
     return mr_fail(err, MR_E_INTERNAL, EINVAL, "worker command: '%.32s' is unknown",
                    name);
@@ -131,7 +151,7 @@ int mr_worker_run(struct mr_worker *worker, struct mr_err *err)
             return r;
         }
         r = answer(worker, cmd, r < 0 ? &receive_err : NULL, err);
-        if (r < 0 || worker->action)
+        if (r < 0 || worker->mode == MR_WORKER_ACTION)
             return r;
     }
 }

@@ -14,14 +14,21 @@
 #include "storage/identity.h"
 #include "storage/worker/driver.h"
 
+/* What the process was started for: which commands it takes. */
+enum mr_worker_mode {
+    MR_WORKER_VOLUME = 0,
+    MR_WORKER_ACTION, /* only one of them */
+    MR_WORKER_SURVEY,
+};
+
 struct mr_worker {
+    enum mr_worker_mode mode;
     int channel_fd;
     int inotify_fd;
     int lock_fd;                /* inherited by mkfs, by nothing else; -1 in tests */
     int claim_fd;               /* -1: no claim */
     struct mr_identity claimed; /* the device of claim_fd */
     uint64_t unmapped_diskseq;  /* unmap was called under a claim on this one; 0: none */
-    bool action;                /* examine and act instead, and only one of them */
 };
 
 /* Answers commands until the channel closes. Returns 0 then (also when the peer closed
@@ -59,6 +66,14 @@ int mr_command_examine(struct mr_worker *worker, struct json_object *cmd,
                        struct json_object *reply, struct mr_err *err);
 int mr_command_act(struct mr_worker *worker, struct json_object *cmd,
                    struct json_object *reply, struct mr_err *err);
+
+int mr_command_look(struct mr_worker *worker, struct json_object *cmd,
+                    struct json_object *reply, struct mr_err *err);
+int mr_command_search(struct mr_worker *worker, struct json_object *cmd,
+                      struct json_object *reply, struct mr_err *err);
+
+/* "present", "absent" or "unknown". */
+const char *mr_presence_name(enum mr_presence presence);
 
 /* Members of a command; a missing or wrong one is MR_E_INTERNAL that names it. Results
  * are borrowed from cmd. */

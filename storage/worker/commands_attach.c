@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 
 #include "storage/base/clock.h"
+#include "storage/base/fault.h"
 #include "storage/base/fd.h"
 #include "storage/base/json.h"
 #include "storage/spec.h"
@@ -24,19 +25,6 @@
 #define FILE_ROOTS_MAX 64
 
 MR_DEFINE_CLEANUP(spec, struct mr_spec *, mr_spec_free);
-
-static const char *presence_name(enum mr_presence presence)
-{
-    switch (presence) {
-    case MR_PRESENT:
-        return "present";
-    case MR_ABSENT_NOW:
-        return "absent";
-    case MR_PRESENCE_UNKNOWN:
-        break;
-    }
-    return "unknown";
-}
 
 /* Our mount, by its id; or, when an attach died before it wrote the id down, by device
  * and place. */
@@ -62,7 +50,7 @@ static int inspect_mount(struct json_object *cmd, const struct mr_identity *foun
         if (r < 0)
             return r;
     }
-    mr_json_set_string(reply, "mounted", presence_name(present));
+    mr_json_set_string(reply, "mounted", mr_presence_name(present));
     mr_json_set_bool(reply, "on_top", on_top);
     return 0;
 }
@@ -91,6 +79,9 @@ int mr_command_inspect(struct mr_worker *worker, struct json_object *cmd,
     if (r < 0)
         return r;
     bool found = r > 0;
+    r = mr_fault_fail("worker", "inspect", "inside", err);
+    if (r < 0)
+        return r;
     mr_json_set_bool(reply, "found", found);
     if (found)
         mr_json_set(reply, "identity", mr_identity_to_json(&identity));
@@ -181,6 +172,8 @@ int mr_command_identify(struct mr_worker *worker, struct json_object *cmd,
     int r = mr_arg_identity(cmd, &identity, err);
     if (r == 0)
         r = mr_device_open(&identity, O_RDONLY, &fd, err);
+    if (r == 0)
+        r = mr_fault_fail("worker", "identify", "inside", err);
     if (r < 0)
         return r;
     if (ioctl(fd, BLKGETSIZE64, &size) < 0 || ioctl(fd, BLKSSZGET, &block_size) < 0)

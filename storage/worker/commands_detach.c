@@ -10,6 +10,7 @@
 
 #include "storage/base/cleanup.h"
 #include "storage/base/clock.h"
+#include "storage/base/fault.h"
 #include "storage/base/json.h"
 #include "storage/base/msg.h"
 #include "storage/worker/claim.h"
@@ -81,6 +82,8 @@ int mr_command_unmount(struct mr_worker *worker, struct json_object *cmd,
     }
     if (r == 0 && mr_json_get_bool(cmd, "arm", false))
         r = arm(worker, &record, reply, err);
+    if (r == 0)
+        r = mr_fault_fail("worker", "unmount", "inside", err);
     if (r < 0)
         return r;
     return reply_unmounted(mr_mounter_unmount(&record, detail, err), detail, reply);
@@ -117,6 +120,8 @@ int mr_command_claim(struct mr_worker *worker, struct json_object *cmd,
         mr_close(&worker->claim_fd);
         result = mr_claim(&identity, budget_ms, &worker->claim_fd, &tries, err);
     }
+    if (result == MR_CLAIM_OK && mr_fault_fail("worker", "claim", "inside", err) < 0)
+        return -EIO;
     switch (result) {
     case MR_CLAIM_OK:
         worker->claimed = identity;
@@ -161,6 +166,7 @@ struct unmap_args {
     const char *token;
     const char *runtime_dir;
     struct mr_identity identity;
+    bool has_device; /* else there is a server only, whose end is awaited */
     bool has_mount;
     struct mr_mount_record mount; /* whose directories go with the device */
 };
@@ -174,7 +180,9 @@ static int unmap_args(struct json_object *cmd, struct unmap_args *args,
         r = mr_arg_token(cmd, &args->token, err);
     if (r == 0)
         r = mr_arg_text(cmd, "runtime_dir", &args->runtime_dir, err);
-    if (r == 0)
+    mr_identity_from_json(&args->identity, mr_json_get(cmd, "identity"));
+    args->has_device = args->identity.diskseq != 0 || args->identity.lun_pid == 0;
+    if (r == 0 && args->has_device)
         r = mr_arg_identity(cmd, &args->identity, err);
     args->has_mount = mr_json_get(cmd, "mount") != NULL;
     if (r == 0 && args->has_mount)
@@ -196,7 +204,8 @@ static int reply_gone(const struct mr_worker *worker, const struct unmap_args *a
                        args->identity.node, why);
     }
     mr_json_set_bool(evidence, "exclusive_open",
-                     worker->unmapped_diskseq == args->identity.diskseq);
+                     args->has_device &&
+                         worker->unmapped_diskseq == args->identity.diskseq);
     mr_json_set_int(evidence, "diskseq", (int64_t)args->identity.diskseq);
     mr_json_set(evidence, "openers", NULL);
     mr_json_set(evidence, "stacked_loops", NULL);
@@ -254,6 +263,8 @@ int mr_command_unmap(struct mr_worker *worker, struct json_object *cmd,
     const char *why = NULL;
 
     int r = unmap_args(cmd, &args, err);
+    if (r == 0 && !args.has_device)
+        r = mr_arg_identity(cmd, &args.identity, err);
     if (r < 0)
         return r;
     if (holds_claim(worker, &args.identity)) {
@@ -277,6 +288,12 @@ int mr_command_gone(struct mr_worker *worker, struct json_object *cmd,
     int r = unmap_args(cmd, &args, err);
     if (r < 0)
         return r;
-    enum mr_presence state = mr_device_state(&args.identity, &why);
+    enum mr_presence state =
+        args.has_device ? mr_device_state(&args.identity, &why) : MR_ABSENT_NOW;
+    if (!args.has_device)
+        why = "nothing was mapped";
+    r = mr_fault_fail("worker", "gone", "inside", err);
+    if (r < 0)
+        return r;
     return reply_gone(worker, &args, state, why, 0, reply, err);
 }

@@ -80,6 +80,9 @@ struct mr_driver {
 /* NULL when there is none. */
 const struct mr_driver *mr_driver_find(const char *name);
 
+/* The source key of a file, see mr_identity. */
+int mr_file_source_key(char dst[MR_KEY_TEXT], dev_t dev, uint64_t inode);
+
 extern const struct mr_driver mr_driver_file;
 extern const struct mr_driver mr_driver_iscsi;
 

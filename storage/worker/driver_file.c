@@ -17,6 +17,7 @@
 
 #include "storage/base/cleanup.h"
 #include "storage/base/clock.h"
+#include "storage/base/fault.h"
 #include "storage/base/fd.h"
 #include "storage/base/json.h"
 #include "storage/worker/loopdev.h"
@@ -74,6 +75,12 @@ static int find_file(const struct mr_map_request *request, const char *path, int
                       "'%s' is not below a configured file root", path);
 }
 
+int mr_file_source_key(char dst[MR_KEY_TEXT], dev_t dev, uint64_t inode)
+{
+    return mr_format(dst, MR_KEY_TEXT, "file:%u:%u:%" PRIu64, major(dev), minor(dev),
+                     inode);
+}
+
 static int check_file(const char *path, int fd, char key[MR_KEY_TEXT], struct mr_err *err)
 {
     struct stat st;
@@ -87,8 +94,7 @@ static int check_file(const char *path, int fd, char key[MR_KEY_TEXT], struct mr
         return mr_fail_at(err, MR_E_INVALID_SPEC, POINTER,
                           "the size of '%s', %jd bytes, is no multiple of %d above 0",
                           path, (intmax_t)st.st_size, SECTOR_BYTES);
-    return mr_format(key, MR_KEY_TEXT, "file:%u:%u:%ju", major(st.st_dev),
-                     minor(st.st_dev), (uintmax_t)st.st_ino);
+    return mr_file_source_key(key, st.st_dev, st.st_ino);
 }
 
 /* A loop device that somebody else closed last is gone from sysfs a moment before the
@@ -103,6 +109,15 @@ static int lock(int fd)
         mr_sleep_ns(LOCK_RETRY_NS);
     }
     return 0;
+}
+
+static int fail_locked(const char *path, struct mr_err *err)
+{
+    char node[32];
+
+    mr_loop_of_path(path, node);
+    return mr_fail(err, MR_E_SOURCE_IN_USE, EBUSY, "'%s' is %s%s", path,
+                   node[0] ? "mapped already, as " : "locked by another user", node);
 }
 
 /* Opens the checked file for I/O and locks it. */
@@ -127,8 +142,7 @@ static int open_locked(const struct mr_map_request *request, int *ret_fd,
         return mr_fail(err, MR_E_DEVICE_ERROR, errno, "open '%s'", path);
     r = lock(fd);
     if (r == -EWOULDBLOCK)
-        return mr_fail(err, MR_E_SOURCE_IN_USE, EBUSY, "'%s' is locked by another user",
-                       path);
+        return fail_locked(path, err);
     if (r < 0)
         return mr_fail(err, MR_E_DEVICE_ERROR, -r, "flock '%s'", path);
     *ret_fd = mr_take_fd(&fd);
@@ -143,11 +157,14 @@ static int file_map(const struct mr_map_request *request, struct mr_identity *re
 
     memset(ret, 0, sizeof(*ret));
     int r = open_locked(request, &fd, key, err);
+    if (r == 0)
+        r = mr_fault_fail("worker", "map", "inside", err);
     if (r == 0) {
         /* The device takes its own reference to this open file, and the lock with it. */
         struct mr_loop_setup setup = {
             .backing_fd = fd,
             .token = request->token,
+            .runtime_dir = request->runtime_dir,
             .read_only = request->spec->read_only,
             .direct_io = true,
         };
@@ -160,8 +177,7 @@ static int file_map(const struct mr_map_request *request, struct mr_identity *re
 static int file_find(const char *token, const char *runtime_dir, struct mr_identity *ret,
                      struct mr_err *err)
 {
-    (void)runtime_dir;
-    return mr_loop_find(token, MR_LOOP_ON_FILE, ret, err);
+    return mr_loop_find(token, runtime_dir, MR_LOOP_ON_FILE, ret, err);
 }
 
 static int file_unmap(const char *token, const char *runtime_dir,

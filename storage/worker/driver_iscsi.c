@@ -19,6 +19,7 @@
 
 #include "storage/base/cleanup.h"
 #include "storage/base/clock.h"
+#include "storage/base/fault.h"
 #include "storage/base/fd.h"
 #include "storage/base/json.h"
 #include "storage/base/msg.h"
@@ -26,12 +27,14 @@
 #include "storage/lun/start.h" /* the message and its fd; nothing to link */
 #include "storage/worker/loopdev.h"
 #include "storage/worker/lun_server.h"
+#include "storage/worker/source_lock.h"
 
 #define ANSWER_GRACE_MS 5000 /* on top of the target's own timeout */
 #define END_MS 5000          /* a server whose file was released logs out within 2 s */
 #define STATUS_MS 500
 #define CUT_MS 1000
 #define KILLED_MS 1000
+#define LOCK_MS 3000 /* a server whose file was released logs out within 2 s */
 #define IO_KB "1024" /* one FUSE request; the default of 1280 would be split */
 
 /* A server that we started and that did not yet prove itself. */
@@ -92,18 +95,21 @@ static struct json_object *start_message(const struct mr_map_request *request)
     return json;
 }
 
-static int server_start(const struct mr_map_request *request, struct server *server,
-                        struct mr_err *err)
+static int server_start(const struct mr_map_request *request, int lock_fd,
+                        struct server *server, struct mr_err *err)
 {
     MR_AUTO_JSON struct json_object *message = start_message(request);
     MR_AUTO_CLOSE int theirs = -1;
     char path[PATH_MAX];
     const char *argv[] = {path, "serve", NULL};
-    struct mr_spawn_fd fd = {.to = MR_LUN_CHANNEL_FD};
+    struct mr_spawn_fd fds[] = {
+        {.to = MR_LUN_CHANNEL_FD},
+        {.from = lock_fd, .to = MR_LUN_LOCK_FD},
+    };
     struct mr_spawn spawn = {
         .argv = argv,
-        .fds = &fd,
-        .fd_count = 1,
+        .fds = fds,
+        .fd_count = 2,
         .stdout_fd = -1,
         .stderr_fd = -1,
         .new_session = true,
@@ -120,7 +126,7 @@ static int server_start(const struct mr_map_request *request, struct server *ser
         return r;
     server->channel = pair[0];
     theirs = pair[1];
-    fd.from = theirs;
+    fds[0].from = theirs;
     r = mr_spawn_start(&spawn, &server->pid, &server->pidfd, err);
     if (r < 0)
         return mr_err_context(err, r, "start '%s'", path);
@@ -196,6 +202,7 @@ static int build(const struct mr_map_request *request, const struct server *serv
     MR_AUTO_CLOSE int file_fd = -1;
     struct mr_loop_setup setup = {
         .token = request->token,
+        .runtime_dir = request->runtime_dir,
         .read_only = request->spec->read_only,
         .direct_io = true,
         .require_direct = true,
@@ -229,24 +236,54 @@ static int build(const struct mr_map_request *request, const struct server *serv
     return 0;
 }
 
+/* Two servers of one LUN would be two writers. The core knows the volumes of its journal;
+ * this is for what is in none. */
+static int lock_source(const struct mr_map_request *request, const char *key, int *ret_fd,
+                       struct mr_err *err)
+{
+    struct mr_identity other = {.node = ""};
+    char holder[MR_TOKEN_TEXT];
+    int r = mr_source_lock(request->runtime_dir, key, request->token, LOCK_MS, ret_fd,
+                           holder, err);
+
+    if (r != -EWOULDBLOCK)
+        return r;
+    if (holder[0])
+        (void)mr_loop_find(holder, request->runtime_dir, MR_LOOP_ON_LUN, &other, NULL);
+    (void)mr_fail(err, MR_E_SOURCE_IN_USE, EBUSY,
+                  "the LUN is served by another mooring-lun (attach token %s%s%s)",
+                  holder[0] ? holder : "not known", other.node[0] ? ", as " : "",
+                  other.node);
+    return mr_err_remedy(err, r, "GET /orphans lists what no volume knows");
+}
+
 static int iscsi_map(const struct mr_map_request *request, struct mr_identity *ret,
                      struct mr_err *err)
 {
     MR_AUTO_JSON struct json_object *answer = NULL;
     struct server server = {.pidfd = -1, .channel = -1, .mount_fd = -1};
+    MR_AUTO_CLOSE int lock_fd = -1;
     char key[MR_KEY_TEXT];
     int r = mr_spec_source_key(request->spec, key, sizeof(key));
 
     *ret = (struct mr_identity){.diskseq = 0};
     if (r < 0)
         return mr_fail(err, MR_E_INVALID_SPEC, -r, "target name");
-    r = server_start(request, &server, err);
+    r = lock_source(request, key, &lock_fd, err);
+    if (r == -EWOULDBLOCK)
+        memcpy(ret->source_key, key, sizeof(key));
+    if (r < 0)
+        return r;
+    r = server_start(request, lock_fd, &server, err);
     if (r == 0)
         r = server_answer(request, &server, &answer, err);
+    if (r == 0)
+        r = mr_fault_fail("worker", "map", "inside", err);
     if (r == 0)
         r = build(request, &server, answer, ret, err);
     if (r < 0) {
         server_reap(&server);
+        (void)mr_lun_logged_out(request->runtime_dir, request->token); /* if it died */
         *ret = (struct mr_identity){.diskseq = 0};
         return r;
     }
@@ -278,8 +315,8 @@ static void ask_server(const char *token, const char *runtime_dir,
         return;
     ret->lun_pid = server.pid;
     ret->lun_start_time = server.start_time;
-    status = mr_lun_ask(fd, "status", token, STATUS_MS);
-    if (!status || mr_json_get_int(status, "pid", 0) != server.pid)
+    if (mr_lun_ask(fd, "status", token, STATUS_MS, &status, NULL) < 0 ||
+        mr_json_get_int(status, "pid", 0) != server.pid)
         return;
     mr_json_copy_string(status, "serial", ret->serial, sizeof(ret->serial));
     mr_json_copy_string(status, "wwn", ret->wwn, sizeof(ret->wwn));
@@ -288,7 +325,7 @@ static void ask_server(const char *token, const char *runtime_dir,
 static int iscsi_find(const char *token, const char *runtime_dir, struct mr_identity *ret,
                       struct mr_err *err)
 {
-    int r = mr_loop_find(token, MR_LOOP_ON_LUN, ret, err);
+    int r = mr_loop_find(token, runtime_dir, MR_LOOP_ON_LUN, ret, err);
 
     if (r > 0)
         ask_server(token, runtime_dir, ret);
@@ -305,6 +342,16 @@ static int iscsi_unmap(const char *token, const char *runtime_dir,
     return mr_loop_clear(claim_fd, err);
 }
 
+/* Whoever listens is asked only when nothing is recorded, or when it is the recorded one:
+ * another's word would be taken for the deed. */
+static bool may_ask(const struct mr_lun_server *listener,
+                    const struct mr_identity *identity)
+{
+    return identity->lun_pid <= 0 || (listener->pid == identity->lun_pid &&
+                                      (identity->lun_start_time == 0 ||
+                                       listener->start_time == identity->lun_start_time));
+}
+
 static int iscsi_cut(const char *token, const char *runtime_dir,
                      const struct mr_identity *identity, char detail[MR_CUT_TEXT],
                      struct mr_err *err)
@@ -313,8 +360,10 @@ static int iscsi_cut(const char *token, const char *runtime_dir,
     struct mr_lun_server server = {0};
     MR_AUTO_CLOSE int fd = mr_lun_connect(runtime_dir, token, &server);
 
-    if (fd >= 0)
-        status = mr_lun_ask(fd, "cut", token, CUT_MS);
+    /* In a protocol that is newer than we are, silence proves nothing: not killed. */
+    if (fd >= 0 && may_ask(&server, identity) &&
+        mr_lun_ask(fd, "cut", token, CUT_MS, &status, err) == -EPROTONOSUPPORT)
+        return -EPROTONOSUPPORT;
     if (mr_json_get_bool(status, "cut", false))
         return mr_format(detail, MR_CUT_TEXT,
                          "mooring-lun dropped the session without logout: the device "

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "storage/base/cleanup.h"
+#include "storage/base/fault.h"
 #include "storage/base/fd.h"
 #include "storage/base/spawn.h"
 #include "storage/worker/claim.h"
@@ -160,6 +161,8 @@ int mr_filesystem_format(const struct mr_identity *identity, const char *type,
     r = mr_device_check(identity, fd, err);
     if (r == 0)
         r = run_maker(maker, identity, uuid, keep_fd, deadline_ns, err);
+    if (r == 0)
+        r = mr_fault_fail("worker", "format", "inside", err);
     if (r < 0)
         return r;
     if (fsync(fd) < 0)

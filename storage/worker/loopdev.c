@@ -16,19 +16,15 @@
 #include <unistd.h>
 
 #include "storage/base/cleanup.h"
+#include "storage/base/fault.h"
 #include "storage/base/fd.h"
 #include "storage/worker/device.h"
+#include "storage/worker/scan_parse.h"
 
 /* Others take free devices too: each try is a fresh LOOP_CTL_GET_FREE. */
 #define CONFIGURE_TRIES 64
 
 MR_DEFINE_CLEANUP(dir, DIR *, (void)closedir);
-
-/* lo_file_name for a token; it must not be cut (64 bytes with the NUL). */
-static int file_name(const char *token, char dst[LO_NAME_SIZE])
-{
-    return mr_format(dst, LO_NAME_SIZE, "mooring:%s", token);
-}
 
 /* Reads the identity of the block device behind fd. */
 static int read_identity(int fd, const char *node, struct mr_identity *ret,
@@ -122,7 +118,7 @@ int mr_loop_attach(const struct mr_loop_setup *setup, struct mr_identity *ret,
     };
     MR_AUTO_CLOSE int control_fd = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
     MR_AUTO_CLOSE int fd = -1;
-    char name[LO_NAME_SIZE];
+    char mark[MR_MARK_TEXT];
     char node[32];
     int r;
 
@@ -130,9 +126,8 @@ int mr_loop_attach(const struct mr_loop_setup *setup, struct mr_identity *ret,
         r = mr_fail(err, MR_E_INTERNAL, errno, "open '/dev/loop-control'");
         return mr_err_remedy(err, r, "load the kernel module loop");
     }
-    if (file_name(setup->token, name) < 0)
-        return mr_fail(err, MR_E_INTERNAL, ENAMETOOLONG, "token '%s'", setup->token);
-    memcpy(config.info.lo_file_name, name, sizeof(name));
+    mr_mark(mark, setup->token, setup->runtime_dir);
+    memcpy(config.info.lo_file_name, mark, sizeof(mark));
     config.info.lo_flags = (setup->read_only ? LO_FLAGS_READ_ONLY : 0u) |
                            (setup->direct_io ? LO_FLAGS_DIRECT_IO : 0u);
     /* LOOP_CONFIGURE syncs the file with the device locked, and until it ends others are
@@ -166,30 +161,37 @@ static bool is_bound(const char *name)
            access(path, F_OK) == 0;
 }
 
-/* 1 when this device carries the name, 0 when not (or not bound any more). */
-static int examine(const char *device, const char *name, struct mr_identity *ret,
-                   struct mr_err *err)
+int mr_loop_open(const char *name, struct mr_err *err)
+{
+    char node[32];
+
+    if (mr_format(node, sizeof(node), "/dev/%s", name) < 0)
+        return mr_fail(err, MR_E_INTERNAL, ENAMETOOLONG, "'%s'", name);
+    int fd = open(node, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0)
+        return fd;
+    int r = -errno;
+    return is_bound(name) ? mr_fail(err, MR_E_INTERNAL, -r, "open '%s'", node) : -ENXIO;
+}
+
+int mr_loop_ask(int fd, const char *name, struct mr_loop_answer *ret, struct mr_err *err)
 {
     struct loop_info64 info = {0};
-    MR_AUTO_CLOSE int fd = -1;
     char node[32];
-    int r;
 
-    if (mr_format(node, sizeof(node), "/dev/%s", device) < 0)
-        return mr_fail(err, MR_E_INTERNAL, ENAMETOOLONG, "'%s'", device);
-    fd = open(node, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0) {
-        r = -errno;
-        return is_bound(device) ? mr_fail(err, MR_E_INTERNAL, -r, "open '%s'", node) : 0;
-    }
+    if (mr_format(node, sizeof(node), "/dev/%s", name) < 0)
+        return mr_fail(err, MR_E_INTERNAL, ENAMETOOLONG, "'%s'", name);
     if (ioctl(fd, LOOP_GET_STATUS64, &info) < 0) {
         if (errno == ENXIO)
             return 0;
         return mr_fail(err, MR_E_INTERNAL, errno, "status of '%s'", node);
     }
-    if (strncmp((const char *)info.lo_file_name, name, LO_NAME_SIZE) != 0)
-        return 0;
-    r = read_identity(fd, node, ret, err);
+    *ret = (struct mr_loop_answer){
+        .file_dev = mr_decode_dev(info.lo_device),
+        .file_inode = info.lo_inode,
+    };
+    memcpy(ret->file_name, info.lo_file_name, LO_NAME_SIZE); /* may lack a NUL */
+    int r = read_identity(fd, node, &ret->identity, err);
     return r < 0 ? r : 1;
 }
 
@@ -199,6 +201,51 @@ static bool is_loop_name(const char *name)
     if (strncmp(name, "loop", 4) != 0 || !isdigit((unsigned char)name[4]))
         return false;
     return name[4 + strspn(name + 4, "0123456789")] == '\0';
+}
+
+int mr_loop_each(mr_loop_fn fn, void *ctx, struct mr_err *err)
+{
+    MR_CLEANUP(dir) DIR *dir = opendir("/sys/block");
+
+    if (!dir)
+        return mr_fail(err, MR_E_INTERNAL, errno, "open '/sys/block'");
+    for (;;) {
+        errno = 0;
+        const struct dirent *entry = readdir(dir);
+        if (!entry && errno != 0)
+            return mr_fail(err, MR_E_INTERNAL, errno, "read '/sys/block'");
+        if (!entry)
+            return 0;
+        if (is_loop_name(entry->d_name) && is_bound(entry->d_name) &&
+            !fn(ctx, entry->d_name))
+            return 0;
+    }
+}
+
+struct backed {
+    const char *path;
+    char *node;
+};
+
+static bool look_for_path(void *ctx, const char *name)
+{
+    const struct backed *backed = ctx;
+    char path[80];
+    char text[PATH_MAX];
+
+    if (mr_format(path, sizeof(path), "/sys/block/%s/loop/backing_file", name) < 0 ||
+        mr_read_text(AT_FDCWD, path, text, sizeof(text)) < 0 ||
+        strcmp(text, backed->path) != 0)
+        return true;
+    return mr_format(backed->node, 32, "/dev/%s", name) < 0;
+}
+
+void mr_loop_of_path(const char *path, char ret_node[32])
+{
+    struct backed backed = {.path = path, .node = ret_node};
+
+    ret_node[0] = '\0';
+    (void)mr_loop_each(look_for_path, &backed, NULL);
 }
 
 /* A file that is mounted nowhere has the path "/". A device that vanishes meanwhile is
@@ -216,42 +263,51 @@ static bool is_kind(const char *device, enum mr_loop_backing backing)
     return (len == 1 && text[0] == '/') == (backing == MR_LOOP_ON_LUN);
 }
 
-int mr_loop_find(const char *token, enum mr_loop_backing backing, struct mr_identity *ret,
-                 struct mr_err *err)
+struct wanted {
+    char mark[MR_MARK_TEXT];
+    enum mr_loop_backing backing;
+    struct mr_identity *ret;
+    struct mr_err *err;
+    int result; /* 1 found, 0 not yet, negative: one could not be asked */
+};
+
+/* One unreadable device: "none" is not proven, but look on. */
+static bool look_for(void *ctx, const char *name)
 {
-    MR_CLEANUP(dir) DIR *dir = opendir("/sys/block");
-    char name[LO_NAME_SIZE];
-    int result = 0;
+    struct wanted *wanted = ctx;
+    struct mr_loop_answer answer;
 
-    if (!dir)
-        return mr_fail(err, MR_E_INTERNAL, errno, "open '/sys/block'");
-    if (file_name(token, name) < 0)
-        return mr_fail(err, MR_E_INTERNAL, ENAMETOOLONG, "token '%s'", token);
-    for (;;) {
-        const struct dirent *entry;
-        int r;
+    if (!is_kind(name, wanted->backing))
+        return true;
+    MR_AUTO_CLOSE int fd = mr_loop_open(name, wanted->err);
+    if (fd == -ENXIO)
+        return true;
+    int r = fd < 0 ? fd : mr_loop_ask(fd, name, &answer, wanted->err);
+    if (r < 0)
+        wanted->result = r;
+    if (r <= 0 || strcmp(answer.file_name, wanted->mark) != 0)
+        return true;
+    *wanted->ret = answer.identity;
+    wanted->result = 1;
+    return false;
+}
 
-        errno = 0;
-        entry = readdir(dir);
-        if (!entry && errno != 0)
-            return mr_fail(err, MR_E_INTERNAL, errno, "read '/sys/block'");
-        if (!entry)
-            return result;
-        if (!is_loop_name(entry->d_name) || !is_bound(entry->d_name) ||
-            !is_kind(entry->d_name, backing))
-            continue;
-        r = examine(entry->d_name, name, ret, err);
-        if (r > 0)
-            return r;
-        if (r < 0)
-            result = r; /* one unreadable device: "none" is not proven, but look on */
-    }
+int mr_loop_find(const char *token, const char *runtime_dir, enum mr_loop_backing backing,
+                 struct mr_identity *ret, struct mr_err *err)
+{
+    struct wanted wanted = {.backing = backing, .ret = ret, .err = err};
+
+    mr_mark(wanted.mark, token, runtime_dir);
+    int r = mr_loop_each(look_for, &wanted, err);
+    return wanted.result > 0 || r == 0 ? wanted.result : r;
 }
 
 int mr_loop_clear(int claim_fd, struct mr_err *err)
 {
     int r = ioctl(claim_fd, LOOP_CLR_FD) < 0 ? -errno : 0;
 
+    if (r == 0)
+        r = mr_fault("worker", "unmap", "inside");
     (void)close(claim_fd);
     /* ENXIO: not bound any more, which is what was asked for. */
     if (r < 0 && r != -ENXIO)
@@ -287,6 +343,8 @@ int mr_loop_keep(const struct mr_identity *identity, struct mr_err *err)
     int r = mr_device_open(identity, O_RDONLY | O_NONBLOCK, &fd, err);
     if (r == 0)
         r = read_flags(fd, identity, &info, err);
+    if (r == 0)
+        r = mr_fault_fail("worker", "keep", "inside", err);
     if (r == 0 && (info.lo_flags & LO_FLAGS_AUTOCLEAR)) {
         info.lo_flags &= ~(__u32)LO_FLAGS_AUTOCLEAR;
         if (ioctl(fd, LOOP_SET_STATUS64, &info) < 0)

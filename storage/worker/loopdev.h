@@ -6,6 +6,7 @@
 #ifndef MR_STORAGE_WORKER_LOOPDEV_H
 #define MR_STORAGE_WORKER_LOOPDEV_H
 
+#include <linux/loop.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -14,7 +15,8 @@
 
 struct mr_loop_setup {
     int backing_fd;    /* stays the caller's; the device keeps its own reference */
-    const char *token; /* goes into lo_file_name as "mooring:TOKEN" */
+    const char *token; /* becomes lo_file_name, see mr_mark() */
+    const char *runtime_dir;
     bool read_only;
     bool direct_io;      /* ask for it */
     bool require_direct; /* fail when it is not there after reading the flags back */
@@ -36,10 +38,34 @@ enum mr_loop_backing {
     MR_LOOP_ON_LUN, /* mooring-lun's file, which is mounted nowhere */
 };
 
-/* The loop device whose lo_file_name carries the token: 1 and *ret, 0 none (every bound
- * one of the kind was read), negative when one could not be read. */
-int mr_loop_find(const char *token, enum mr_loop_backing backing, struct mr_identity *ret,
-                 struct mr_err *err);
+/* The loop device whose lo_file_name is the mark of this token and agent: 1 and *ret, 0
+ * none (every bound one of the kind was read), negative when one could not be read. */
+int mr_loop_find(const char *token, const char *runtime_dir, enum mr_loop_backing backing,
+                 struct mr_identity *ret, struct mr_err *err);
+
+/* Calls fn with the name ("loop3") of every bound loop device, until it answers false.
+ * Reads sysfs alone. 0 or a negative errno. */
+typedef bool (*mr_loop_fn)(void *ctx, const char *name);
+int mr_loop_each(mr_loop_fn fn, void *ctx, struct mr_err *err);
+
+/* The node ("/dev/loop3") of a device with this backing file, "" when there is none. By
+ * the text in sysfs alone. */
+void mr_loop_of_path(const char *path, char ret_node[32]);
+
+/* What a bound device says of itself. */
+struct mr_loop_answer {
+    char file_name[LO_NAME_SIZE + 1]; /* lo_file_name, whatever bytes are there */
+    dev_t file_dev;                   /* of the backing file */
+    uint64_t file_inode;
+    struct mr_identity identity; /* as from mr_loop_attach() */
+};
+
+/* Opens the device of this name for asking. An fd, -ENXIO when it is not bound any more,
+ * or another negative errno. */
+int mr_loop_open(const char *name, struct mr_err *err);
+/* Asks it, which may wait for the backing file's server. 1, 0 when it is not bound, or a
+ * negative errno. */
+int mr_loop_ask(int fd, const char *name, struct mr_loop_answer *ret, struct mr_err *err);
 
 /* LOOP_CLR_FD on the claim, then close it (always). The kernel defers it while others use
  * the device. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * mooring-worker: one volume operation, one holder scan, or one action on holders, in a
- * process that may hang in the kernel without hurting anybody else. Started by the agent
- * only (storage/protocol.h).
+ * mooring-worker: one volume operation, one holder scan, one action on holders, or a
+ * survey, in a process that may hang in the kernel without hurting anybody else. Started
+ * by the agent only (storage/protocol.h).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -45,12 +45,25 @@ static int run_action(struct mr_err *err)
         .inotify_fd = MR_WORKER_INOTIFY_FD,
         .lock_fd = -1,
         .claim_fd = -1,
-        .action = true,
+        .mode = MR_WORKER_ACTION,
     };
 
     if (take_inherited(MR_WORKER_INOTIFY_FD) < 0)
         return mr_fail(err, MR_E_INTERNAL, EBADF, "no inotify at fd %d",
                        MR_WORKER_INOTIFY_FD);
+    return mr_worker_run(&worker, err);
+}
+
+static int run_survey(struct mr_err *err)
+{
+    struct mr_worker worker = {
+        .channel_fd = MR_WORKER_CHANNEL_FD,
+        .inotify_fd = -1,
+        .lock_fd = -1,
+        .claim_fd = -1,
+        .mode = MR_WORKER_SURVEY,
+    };
+
     return mr_worker_run(&worker, err);
 }
 
@@ -77,17 +90,26 @@ static int run_volume(const char *lock_path, struct mr_err *err)
     return r == -ECANCELED || r == -EPIPE ? 0 : r;
 }
 
+static int run_scan(void)
+{
+    bool marks = take_inherited(MR_SCAN_FANOTIFY_FD) == 0; /* not on every kernel */
+
+    return mr_scan_main(MR_WORKER_CHANNEL_FD, marks ? MR_SCAN_FANOTIFY_FD : -1);
+}
+
 int main(int argc, char **argv)
 {
     struct mr_err err = {0};
     bool volume = argc == 3 && strcmp(argv[1], "volume") == 0;
     bool scan = argc == 2 && strcmp(argv[1], "scan") == 0;
     bool action = argc == 2 && strcmp(argv[1], "action") == 0;
+    bool survey = argc == 2 && strcmp(argv[1], "survey") == 0;
 
     mr_log_init("mooring-worker");
-    if (!volume && !scan && !action) {
-        (void)fprintf(stderr, "usage: mooring-worker volume LOCKFILE | scan | action\n"
-                              "Started by mooringd, not by hand.\n");
+    if (!volume && !scan && !action && !survey) {
+        (void)fprintf(stderr,
+                      "usage: mooring-worker volume LOCKFILE | scan | action | survey\n"
+                      "Started by mooringd, not by hand.\n");
         return EXIT_USAGE;
     }
     (void)umask(077);
@@ -95,11 +117,12 @@ int main(int argc, char **argv)
         mr_log(MR_LOG_ERR, "msg=\"no channel at fd %d\"", MR_WORKER_CHANNEL_FD);
         return EXIT_SYSTEM;
     }
-    if (scan) {
-        bool marks = take_inherited(MR_SCAN_FANOTIFY_FD) == 0; /* not on every kernel */
-        return mr_scan_main(MR_WORKER_CHANNEL_FD, marks ? MR_SCAN_FANOTIFY_FD : -1);
-    }
-    if ((action ? run_action(&err) : run_volume(argv[2], &err)) < 0) {
+    if (scan)
+        return run_scan();
+    int r = action   ? run_action(&err)
+            : survey ? run_survey(&err)
+                     : run_volume(argv[2], &err);
+    if (r < 0) {
         mr_log(MR_LOG_ERR, "msg=\"worker ends\" error=\"%s\"", err.message);
         return EXIT_SYSTEM;
     }

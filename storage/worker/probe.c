@@ -17,6 +17,7 @@
 #include <sys/ioctl.h>
 
 #include "storage/base/cleanup.h"
+#include "storage/base/fault.h"
 #include "storage/base/fd.h"
 #include "storage/worker/device.h"
 
@@ -178,6 +179,8 @@ int mr_filesystem_probe(const struct mr_identity *identity, struct mr_probe *ret
 
     *ret = (struct mr_probe){0};
     int r = mr_device_open(identity, O_RDONLY, &fd, err);
+    if (r == 0)
+        r = mr_fault_fail("worker", "check", "inside", err);
     if (r < 0)
         return r;
     if (ioctl(fd, BLKGETSIZE64, &size) < 0)

@@ -59,7 +59,7 @@ int mr_parse_mountinfo(char *line, struct mr_mountinfo *ret)
         (void)sscanf(tag, "master:%" SCNu64, &master);
     }
     char *fs_type = strsep(&rest, " ");
-    const char *source = strsep(&rest, " ");
+    char *source = strsep(&rest, " ");
     if (!source || !rest)
         return -EINVAL;
     if (sscanf(field[DEV], "%u:%u", &dev_major, &dev_minor) != 2)
@@ -73,10 +73,12 @@ int mr_parse_mountinfo(char *line, struct mr_mountinfo *ret)
         .root = field[ROOT],
         .point = field[POINT],
         .fs_type = fs_type,
+        .source = source,
         .options = rest,
     };
     mr_unescape_octal(ret->root);
     mr_unescape_octal(ret->point);
+    mr_unescape_octal(ret->source);
     return 0;
 }
 

@@ -22,6 +22,7 @@ struct mr_mountinfo {
     char *root;      /* unescaped, like point */
     char *point;
     char *fs_type;
+    char *source;  /* unescaped, what the mounter said */
     char *options; /* of the superblock, still escaped */
 };
 

@@ -190,6 +190,9 @@ static inline int setup(void **state)
     env->config.mount_roots.count = 1;
     env->config.worker_deadline_ns = 5 * MR_NS_PER_S;
     env->config.format_deadline_ns = 5 * MR_NS_PER_S;
+    env->config.history_age_ms = 30LL * 24 * 3600 * 1000;
+    env->config.history_bytes = 64LL * 1024 * 1024;
+    env->config.proofs_kept = 1000;
     (void)snprintf(path, sizeof(path), "%s/state/fake", env->dir);
     assert_int_equal(mr_mkdir_p(path, 0700), 0);
     env_start(env);

@@ -60,7 +60,7 @@ bool mr_engine_recovering(const struct mr_engine *engine)
     return engine->recovering;
 }
 
-static struct mr_volume *slot(struct mr_engine *engine, const char *id)
+struct mr_volume *fake_volume_slot(struct mr_engine *engine, const char *id)
 {
     for (size_t i = 0; i < VOLUMES_MAX; i++) {
         struct mr_volume *v = &engine->volumes[i];
@@ -100,8 +100,10 @@ static void end(void *ctx)
         op->proof = json_object_new_object();
         mr_json_set_string(op->proof, "volume", v->id);
         mr_json_set_string(op->proof, "operation", op->id);
+        (void)json_object_put(v->proof);
         v->proof = json_object_get(op->proof);
         v->state = NULL;
+        v->forgotten = false;
         mr_spec_free(v->spec);
         v->spec = NULL;
     } else if (fake_starts(v->id, "fail")) {
@@ -152,7 +154,7 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
                      struct mr_operation **ret_op, struct mr_err *err)
 {
     int rc = refused(engine, id, err);
-    struct mr_volume *v = rc == 0 ? slot(engine, id) : NULL;
+    struct mr_volume *v = rc == 0 ? fake_volume_slot(engine, id) : NULL;
 
     if (rc == 0 && v->spec && !mr_spec_equal(v->spec, spec))
         rc = mr_fail(err, MR_E_SPEC_CONFLICT, 0, "another spec is attached as '%s'", id);
@@ -174,7 +176,7 @@ int mr_engine_detach(struct mr_engine *engine, const char *id, const char *mount
                      bool accept_data_loss, struct mr_operation **ret_op,
                      struct json_object **ret_proof, struct mr_err *err)
 {
-    struct mr_volume *v = slot(engine, id);
+    struct mr_volume *v = fake_volume_slot(engine, id);
     int rc = refused(engine, id, err);
     (void)accept_data_loss;
 
@@ -187,7 +189,7 @@ int mr_engine_detach(struct mr_engine *engine, const char *id, const char *mount
     }
     if (!v->spec)
         return mr_fail(err, MR_E_VOLUME_NOT_FOUND, 0, "no volume '%s'", id);
-    if (v->state && strcmp(v->state, "orphan") == 0)
+    if (v->forgotten)
         return mr_fail(err, MR_E_ORPHAN, 0, "'%s' was given up", id);
     if (mount_path && strcmp(mount_path, v->spec->mount_path) != 0)
         return mr_fail(err, MR_E_SPEC_CONFLICT, 0, "mounted at '%s'",
@@ -207,11 +209,13 @@ int mr_engine_detach_orphan(struct mr_engine *engine, const char *id,
 
     if (rc < 0)
         return rc;
-    if (!v || strcmp(v->state, "orphan") != 0)
+    if (!v || !v->forgotten)
         return mr_fail(err, MR_E_VOLUME_NOT_FOUND, 0, "'%s' is no orphan", id);
-    if (fake_starts(id, "held-lossy") && !accept_data_loss)
+    if (!accept_data_loss &&
+        (fake_starts(id, "held-lossy") || fake_starts(id, "orphan-1")))
         return mr_fail(err, MR_E_DATA_NOT_WRITTEN, 5, "data of '%s'", id);
-    *ret_op = start(v, MR_GOAL_ABSENT, false);
+    *ret_op =
+        v->running ? v->running : start(v, MR_GOAL_ABSENT, fake_starts(id, "orphan-0"));
     return 0;
 }
 
@@ -223,28 +227,16 @@ struct mr_volume *mr_engine_find(struct mr_engine *engine, const char *id)
     return NULL;
 }
 
-static struct mr_volume *next(struct mr_engine *engine, const char *after,
-                              const char *state)
+struct mr_volume *mr_engine_next(struct mr_engine *engine, const char *after)
 {
     struct mr_volume *best = NULL;
     for (size_t i = 0; i < VOLUMES_MAX; i++) {
         struct mr_volume *v = &engine->volumes[i];
-        if (v->state && (!state || strcmp(v->state, state) == 0) &&
-            (!after || strcmp(v->id, after) > 0) &&
+        if (v->state && (!after || strcmp(v->id, after) > 0) &&
             (!best || strcmp(v->id, best->id) < 0))
             best = v;
     }
     return best;
-}
-
-struct mr_volume *mr_engine_next(struct mr_engine *engine, const char *after)
-{
-    return next(engine, after, NULL);
-}
-
-struct mr_volume *mr_engine_next_orphan(struct mr_engine *engine, const char *after)
-{
-    return next(engine, after, "orphan");
 }
 
 struct mr_operation *mr_engine_find_operation(struct mr_engine *engine, const char *op_id)

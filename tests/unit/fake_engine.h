@@ -6,6 +6,15 @@
  * fails with device-error after 20 ms, all others take 20 ms; a detach of "held*" lasts
  * 10 s, an action on "held-long*" half a second; answers for "broken*" fail with
  * journal-unavailable; any call for "pending*" is refused.
+ *
+ * The kernel has unknown orphans "orphan-0", "orphan-1", "orphan-2", "orphan-a", each
+ * with 31 zeros more. The detach of "orphan-0*" lasts 10 s, that of "orphan-1*" loses
+ * data, the adoption of "orphan-2*" takes half a second, of "orphan-f*" 10 s; that of
+ * "orphan-b*" fails with journal-unavailable, of "orphan-d*" with device-error, of
+ * "orphan-e*" out of memory; all others are not there. As long as there is a volume
+ * "survey-slow", surveys last 10 s, with "survey-broken" they fail, with "survey-odd"
+ * they answer nonsense, with "survey-memory" there is no memory for them; with
+ * "journal-full" the journal is full.
  */
 #ifndef MR_TESTS_UNIT_FAKE_ENGINE_H
 #define MR_TESTS_UNIT_FAKE_ENGINE_H
@@ -40,6 +49,7 @@ struct mr_volume {
     struct mr_spec *spec;
     uint64_t generation;
     const char *state;
+    bool forgotten;
     struct mr_operation *running;
     struct json_object *proof; /* of the last detach */
     int actions_done;
@@ -54,10 +64,29 @@ struct mr_engine {
     struct mr_volume volumes[VOLUMES_MAX]; /* sorted by id, "" at the end */
     struct mr_operation *ops;
     struct mr_pending *pending;
+    bool adopted[16]; /* unknown orphans, by the first digit of their token */
+};
+
+/* What was begun ends also when nobody waits for it any more: then fn is NULL. */
+struct mr_pending {
+    struct mr_pending *next, **link;
+    struct mr_timer timer;
+    struct mr_volume *volume; /* NULL: a survey */
+    void (*done)(struct mr_volume *volume);
+    mr_answer_fn fn;
+    void *ctx;
+    struct json_object *document; /* NULL: the volume's, as it is at the end */
+    bool fails;
+    struct mr_err err;
 };
 
 bool fake_starts(const char *text, const char *prefix);
+struct mr_volume *fake_volume_slot(struct mr_engine *engine, const char *id);
 void fake_operation_end(struct mr_operation *op, int ended);
+/* Takes document. */
+struct mr_pending *fake_pending_begin(struct mr_engine *engine, struct mr_volume *volume,
+                                      struct json_object *document, int ms,
+                                      mr_answer_fn fn, void *ctx);
 void fake_pending_free(struct mr_engine *engine);
 
 #endif

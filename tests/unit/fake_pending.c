@@ -13,17 +13,6 @@
 
 #define HISTORY_ITEMS 5
 
-/* What was begun ends also when nobody waits for it any more: then fn is NULL. */
-struct mr_pending {
-    struct mr_pending *next, **link;
-    struct mr_timer timer;
-    struct mr_volume *volume;
-    mr_answer_fn fn;
-    void *ctx;
-    bool action;
-    struct json_object *document; /* NULL: the volume's, as it is at the end */
-};
-
 static void drop(struct mr_pending *pending)
 {
     mr_timer_cancel(&pending->timer);
@@ -46,31 +35,25 @@ static void answer(void *ctx)
 {
     struct mr_pending *pending = ctx;
     struct mr_pending copy = *pending;
-    struct mr_err err;
 
-    if (copy.action) {
-        copy.volume->actions_done++;
-        copy.volume->generation++;
-    }
+    if (copy.done)
+        copy.done(copy.volume);
     struct json_object *document =
         copy.document ? json_object_get(copy.document) : mr_volume_document(copy.volume);
     drop(pending);
-    (void)mr_fail(&err, MR_E_JOURNAL_UNAVAILABLE, 28, "write journal");
-    if (copy.fn && fake_starts(copy.volume->id, "broken"))
-        copy.fn(copy.ctx, NULL, &err);
+    if (copy.fn && copy.fails)
+        copy.fn(copy.ctx, NULL, &copy.err);
     else if (copy.fn)
         copy.fn(copy.ctx, document, NULL);
     (void)json_object_put(document);
 }
 
-static struct mr_pending *begin(struct mr_volume *volume, struct json_object *document,
-                                mr_answer_fn fn, void *ctx)
+struct mr_pending *fake_pending_begin(struct mr_engine *engine, struct mr_volume *volume,
+                                      struct json_object *document, int ms,
+                                      mr_answer_fn fn, void *ctx)
 {
-    struct mr_engine *engine = volume->engine;
     struct mr_pending *pending = calloc(1, sizeof(*pending));
-    int ms = fake_starts(volume->id, "slow")        ? 10000
-             : fake_starts(volume->id, "held-long") ? 500
-                                                    : 20;
+
     if (!pending)
         abort();
     pending->volume = volume;
@@ -84,6 +67,20 @@ static struct mr_pending *begin(struct mr_volume *volume, struct json_object *do
     engine->pending = pending;
     mr_timer_init(&pending->timer, engine->loop, answer, pending);
     mr_timer_set(&pending->timer, mr_now_ns() + ms * MR_NS_PER_MS);
+    return pending;
+}
+
+static struct mr_pending *begin(struct mr_volume *volume, struct json_object *document,
+                                mr_answer_fn fn, void *ctx)
+{
+    int ms = fake_starts(volume->id, "slow")        ? 10000
+             : fake_starts(volume->id, "held-long") ? 500
+                                                    : 20;
+    struct mr_pending *pending =
+        fake_pending_begin(volume->engine, volume, document, ms, fn, ctx);
+
+    pending->fails = fake_starts(volume->id, "broken");
+    (void)mr_fail(&pending->err, MR_E_JOURNAL_UNAVAILABLE, 28, "write journal");
     return pending;
 }
 
@@ -150,6 +147,12 @@ struct mr_pending *mr_engine_history(struct mr_engine *engine, const char *id,
     return begin(volume, document, fn, ctx);
 }
 
+static void acted(struct mr_volume *volume)
+{
+    volume->actions_done++;
+    volume->generation++;
+}
+
 /* Repeats the request in its answer. */
 struct mr_pending *mr_engine_act(struct mr_engine *engine, const char *id,
                                  const struct mr_action_request *request, mr_answer_fn fn,
@@ -181,7 +184,7 @@ struct mr_pending *mr_engine_act(struct mr_engine *engine, const char *id,
     mr_json_set_bool(document, "accept_data_loss", request->accept_data_loss);
     mr_json_set(document, "caller", json_object_get(request->caller));
     struct mr_pending *pending = begin(volume, document, fn, ctx);
-    pending->action = true;
+    pending->done = acted;
     return pending;
 }
 
@@ -194,19 +197,11 @@ struct mr_pending *mr_engine_forget(struct mr_engine *engine, const char *id,
         return NULL;
     struct mr_operation *op = volume->running;
     volume->state = "orphan";
+    volume->forgotten = true;
     (void)snprintf(volume->reason, sizeof(volume->reason), "%s", reason ? reason : "-");
     (void)json_object_put(volume->caller);
     volume->caller = json_object_get(caller);
     (void)mr_fail(&op->err, MR_E_ORPHAN, 0, "the wait for '%s' was given up", id);
     fake_operation_end(op, -1);
     return begin(volume, NULL, fn, ctx);
-}
-
-struct json_object *mr_orphan_document(const struct mr_volume *volume)
-{
-    struct json_object *document = json_object_new_object();
-    mr_json_set_string(document, "id", volume->id);
-    mr_json_set_string(document, "reason", volume->reason);
-    mr_json_set(document, "forgotten_by", json_object_get(volume->caller));
-    return document;
 }

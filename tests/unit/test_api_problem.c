@@ -82,8 +82,8 @@ static void test_document_has_what_applies_only(void **state)
     assert_string_equal(mr_json_get_string(problem, "detail"), "another spec");
     assert_string_equal(mr_json_get_string(problem, "volume"), "a");
     assert_false(mr_json_get_bool(problem, "retryable", true));
-    static const char *const absent[] = {"step",      "pointer", "remedy",
-                                         "operation", "residue", "holders"};
+    static const char *const absent[] = {"step",    "pointer", "remedy",  "operation",
+                                         "residue", "holders", "progress"};
     for (size_t i = 0; i < sizeof(absent) / sizeof(absent[0]); i++)
         assert_null(mr_json_get(problem, absent[i]));
 }
@@ -93,8 +93,12 @@ static void test_document_has_all_that_applies(void **state)
     (void)state;
     struct mr_err err;
     MR_AUTO_JSON struct json_object *holders = parse_json("[{'pid': 1}]");
-    struct mr_problem_context context = {
-        .volume = "a", .operation = "op-1", .holders = holders, .residue = true};
+    MR_AUTO_JSON struct json_object *progress = parse_json("{'done': 1}");
+    struct mr_problem_context context = {.volume = "a",
+                                         .operation = "op-1",
+                                         .holders = holders,
+                                         .progress = progress,
+                                         .residue = true};
     (void)mr_fail_at(&err, MR_E_DEVICE_HELD, "/source", "held");
     (void)mr_err_remedy(&err, 0, "wait");
     strcpy(err.step, "drain");
@@ -107,6 +111,7 @@ static void test_document_has_all_that_applies(void **state)
     assert_string_equal(mr_json_get_string(problem, "operation"), "op-1");
     assert_string_equal(mr_json_get_string(problem, "residue"), "unknown");
     assert_int_equal(json_object_array_length(mr_json_get(problem, "holders")), 1);
+    assert_int_equal(mr_json_get_int(mr_json_get(problem, "progress"), "done", 0), 1);
 }
 
 static void test_text_cut_inside_a_character_stays_utf8(void **state)

@@ -41,6 +41,9 @@ static void test_routes_are_found_with_and_without_prefix(void **state)
     assert_ptr_equal(match.route->handler, mr_handle_orphan_delete);
     assert_string_equal(match.param, "c");
     assert_string_equal(match.query[MR_DELETE_ACCEPT_DATA_LOSS], "true");
+    assert_int_equal(find("POST", "/v1/reconcile"), 0);
+    assert_ptr_equal(match.route->handler, mr_handle_reconcile_post);
+    assert_int_equal(match.route->body, MR_BODY_OPTIONAL);
     assert_int_equal(find("HEAD", "/v1/volumes"), 0);
     assert_string_equal(match.param, "");
     assert_int_equal(find("GET", "/%76olumes/%61"), 0);

@@ -93,9 +93,80 @@ static void test_null_json_zeroes(void **state)
     assert_memory_equal(&record, &zero, sizeof(zero));
 }
 
+#define TOKEN "00112233445566778899aabbccddeeff"
+
+/* Known answers: what is in a kernel must be found by the agents of the years to come. */
+static void test_mark_names_token_and_owner(void **state)
+{
+    (void)state;
+    char mark[MR_MARK_TEXT];
+    char token[MR_TOKEN_TEXT];
+
+    mr_mark(mark, TOKEN, "/run/mooring");
+    assert_string_equal(mark, "mooring:" TOKEN ":ecae8042ed180713");
+    assert_true(mr_mark_read(mark, "/run/mooring", token));
+    assert_string_equal(token, TOKEN);
+    mr_mark(mark, TOKEN, "/");
+    assert_string_equal(mark, "mooring:" TOKEN ":af63a24c860189fe");
+}
+
+static void test_mark_of_another_agent_is_not_ours(void **state)
+{
+    (void)state;
+    char mark[MR_MARK_TEXT];
+    char token[MR_TOKEN_TEXT];
+
+    mr_mark(mark, TOKEN, "/run/mooring");
+    assert_false(mr_mark_read(mark, "/run/mooring2", token));
+    assert_false(mr_mark_read(mark, "/run/moorin", token));
+    assert_false(mr_mark_read(mark, "", token));
+    assert_true(mr_mark_read(mark, "/run/mooring//", token)); /* the same directory */
+}
+
+static void test_text_that_is_no_mark_is_not_read_as_one(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "",
+        "mooring:",
+        "mooring",
+        "mooring:" TOKEN,
+        "mooring:" TOKEN ":",
+        "mooring:" TOKEN ":ecae8042ed180713x",
+        "mooring:" TOKEN ":ecae8042ed180713\n",
+        "mooring:" TOKEN "xecae8042ed180713",
+        "Mooring:" TOKEN ":ecae8042ed180713",
+        "mooring:00112233445566778899AABBCCDDEEFF:ecae8042ed180713",
+        "mooring:00112233445566778899aabbccddee:f:ecae8042ed180713",
+        "mooring:../../../../../../etc/passwd/00:ecae8042ed180713",
+        " mooring:" TOKEN ":ecae8042ed180713",
+        "\xff\xfe\x01",
+    };
+    char token[MR_TOKEN_TEXT];
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        if (mr_mark_read(bad[i], "/run/mooring", token))
+            fail_msg("'%s' was read as a mark", bad[i]);
+}
+
+static void test_token_is_32_lower_case_hex_digits(void **state)
+{
+    (void)state;
+    assert_true(mr_token_valid(TOKEN));
+    assert_false(mr_token_valid(NULL));
+    assert_false(mr_token_valid(""));
+    assert_false(mr_token_valid(TOKEN "0"));
+    assert_false(mr_token_valid("00112233445566778899aabbccddeef"));
+    assert_false(mr_token_valid("00112233445566778899AABBCCDDEEFF"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_mark_names_token_and_owner),
+        cmocka_unit_test(test_mark_of_another_agent_is_not_ours),
+        cmocka_unit_test(test_text_that_is_no_mark_is_not_read_as_one),
+        cmocka_unit_test(test_token_is_32_lower_case_hex_digits),
         cmocka_unit_test(test_identity_survives_json),
         cmocka_unit_test(test_mount_record_survives_json),
         cmocka_unit_test(test_missing_or_wrong_members_become_zero),

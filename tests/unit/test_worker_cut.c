@@ -100,34 +100,39 @@ static void set_autoclear(void)
     assert_int_equal(ioctl(guard_fd, LOOP_SET_STATUS64, &info), 0);
 }
 
-static void volume_from_target(void)
+static int map_target(const char *token, struct mr_identity *ret, struct mr_err *err)
 {
     char libexec[] = MR_WORKER_PROGRAM;
     MR_AUTO_JSON struct json_object *source = json_object_new_object();
     struct json_object *portals = json_object_new_array();
     struct mr_spec spec = {.driver = "iscsi", .source = source};
     struct mr_map_request request = {
-        .token = env_token(vol.token),
+        .token = token,
         .spec = &spec,
         .runtime_dir = env_dir,
         .libexec_dir = libexec,
         .initiator_name = "iqn.2026-11.example.test:initiator",
         .iscsi_timeout_ms = 60000, /* nothing ends by itself in time */
     };
-    struct mr_err err = {0};
     char *slash = strrchr(libexec, '/');
 
     if (slash)
         *slash = '\0';
-    vol.driver = "iscsi";
-    vol.fs_type = "ext4";
-    env_path(vol.path, env_mounts, "v");
     (void)json_object_array_add(portals, json_object_new_string(target.portal));
     mr_json_set(source, "portals", portals);
     mr_json_set_string(source, "target", TARGET);
     mr_json_set_int(source, "lun", 1);
-    int r = mr_driver_iscsi.map(&request, &vol.identity, &err);
-    if (r < 0)
+    return mr_driver_iscsi.map(&request, ret, err);
+}
+
+static void volume_from_target(void)
+{
+    struct mr_err err = {0};
+
+    vol.driver = "iscsi";
+    vol.fs_type = "ext4";
+    env_path(vol.path, env_mounts, "v");
+    if (map_target(env_token(vol.token), &vol.identity, &err) < 0)
         fail_msg("map: %s", err.message);
     set_autoclear();
     volume_format();
@@ -260,6 +265,33 @@ static void test_only_the_recorded_server_is_killed(void **state)
     unmap_after_cut();
 }
 
+/* Whatever the journal says, or does not. */
+static void test_served_lun_is_not_served_a_second_time(void **state)
+{
+    char second[MR_TOKEN_TEXT];
+    struct mr_identity refused;
+    struct mr_err err = {0};
+
+    (void)state;
+    target_start();
+    volume_from_target();
+    assert_true(map_target(env_token(second), &refused, &err) < 0);
+    assert_int_equal(err.code, MR_E_SOURCE_IN_USE);
+    assert_string_equal(refused.source_key, vol.identity.source_key);
+    assert_int_equal(refused.diskseq, 0);
+    assert_non_null(strstr(err.message, vol.token));
+    assert_non_null(strstr(err.message, vol.identity.node));
+    cut(true, "dropped the session");
+    (void)umount2(vol.path, 0);
+    unmap_after_cut();
+    /* With the server the lock went. */
+    assert_int_equal(map_target(second, &vol.identity, &err), 0);
+    memcpy(vol.token, second, sizeof(second));
+    set_autoclear();
+    assert_int_equal(kill(vol.identity.lun_pid, SIGKILL), 0);
+    unmap_after_cut();
+}
+
 static int after(void **state)
 {
     if (target.pid > 0) {
@@ -279,6 +311,7 @@ static int run(void)
         CUT_TEST(test_shutdown_of_a_silent_device_is_bounded_and_cut_ends_it),
         CUT_TEST(test_server_that_does_not_answer_is_killed),
         CUT_TEST(test_only_the_recorded_server_is_killed),
+        CUT_TEST(test_served_lun_is_not_served_a_second_time),
     };
 
     return cmocka_run_group_tests_name("cutting the transport", tests, NULL, NULL);

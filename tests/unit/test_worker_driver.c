@@ -74,6 +74,7 @@ static void test_same_file_is_mapped_once(void **state)
     env_path(path, env_images, "a.img");
     assert_true(env_try_map(env_token(second), path, false, &refused, &err) < 0);
     assert_int_equal(err.code, MR_E_SOURCE_IN_USE);
+    assert_non_null(strstr(err.message, mapped.node)); /* where it is */
     assert_string_equal(refused.source_key, mapped.source_key);
     /* The same file by another name is the same source. */
     char link_path[ENV_PATH];

@@ -4,9 +4,10 @@
  * JSON array of replies, used one after the other (the last one stays); a reply may hold
  * "exit" (status), "sleep_ms" or be an error. Without a script everything succeeds; a
  * scan (script "scan": {"complete", "holders", "sleep_ms"}, and "scan-held" for targets
- * known to be held) finds nobody. STATE/fake/log gets one line per command, but for scans
- * and examinations, whose time nobody knows. It finds STATE beside the directory that it
- * was started from.
+ * known to be held) finds nobody; a look (script "look": what every volume is answered)
+ * finds all as it was, a search nothing. STATE/fake/log gets one line per command, but
+ * for scans, surveys and examinations, whose time nobody knows. It finds STATE beside the
+ * directory that it was started from.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -43,6 +44,8 @@ static const struct {
     {"keep", "{\"result\":\"kept\"}"},
     {"unmap", "{\"result\":\"gone\",\"evidence\":{\"exclusive_open\":true,\"diskseq\":42,"
               "\"gone\":\"diskseq changed\"}}"},
+    {"look", "{\"found\":true,\"mounted\":\"present\",\"on_top\":true}"},
+    {"search", "{\"complete\":true,\"orphans\":[]}"},
     {"examine", "{\"frozen\":\"no\"}"},
     {"act", "{\"results\":[]}"},
     {"gone", "{\"result\":\"gone\",\"evidence\":{\"exclusive_open\":false,\"gone\":\"no "
@@ -81,12 +84,35 @@ static struct json_object *next_reply(const char *command)
     return json_object_new_object();
 }
 
+/* Comes when it comes. */
+static bool is_timeless(const char *command)
+{
+    return strcmp(command, "examine") == 0 || strcmp(command, "look") == 0 ||
+           strcmp(command, "search") == 0;
+}
+
+/* What a look says of each target. */
+static void fill_look(struct json_object *reply, struct json_object *targets)
+{
+    struct json_object *volumes = json_object_new_array();
+
+    for (size_t i = 0; i < json_object_array_length(targets); i++) {
+        struct json_object *seen = NULL;
+        struct json_object *target = json_object_array_get_idx(targets, i);
+        if (json_object_deep_copy(reply, &seen, NULL) != 0)
+            exit(9);
+        mr_json_set_string(seen, "volume", mr_json_get_string(target, "volume"));
+        (void)json_object_array_add(volumes, seen);
+    }
+    mr_json_set(reply, "volumes", volumes);
+}
+
 static void answer(struct json_object *message)
 {
     const char *command = mr_json_get_string(message, "cmd");
     if (!command)
         exit(9);
-    if (strcmp(command, "examine") != 0) /* comes when it comes */
+    if (!is_timeless(command))
         write_log(command);
     MR_AUTO_JSON struct json_object *reply = next_reply(command);
     if (mr_json_get(reply, "sleep_ms"))
@@ -98,6 +124,8 @@ static void answer(struct json_object *message)
     }
     if (mr_json_get(reply, "exit"))
         _exit((int)mr_json_get_int(reply, "exit", 0));
+    if (strcmp(command, "look") == 0)
+        fill_look(reply, mr_json_get(message, "targets"));
     mr_json_set_string(reply, "reply", command);
     mr_json_set_bool(reply, "ok", mr_json_get(reply, "error") == NULL);
     (void)mr_msg_send(MR_WORKER_CHANNEL_FD, reply, -1, 0, NULL);
@@ -145,16 +173,18 @@ int main(int argc, char **argv)
 {
     const char *libexec = strstr(argv[0], "/libexec/");
     bool volume = argc == 3 && strcmp(argv[1], "volume") == 0;
+    bool survey = argc == 2 && strcmp(argv[1], "survey") == 0;
 
     if (!libexec || argc < 2)
         return 64;
     (void)snprintf(dir, sizeof(dir), "%.*s/state/fake", (int)(libexec - argv[0]),
                    argv[0]);
-    if (!volume)
+    if (!volume && !survey)
         return serve_one() ? 0 : 1;
     MR_AUTO_JSON struct json_object *ready = json_object_new_object();
     mr_json_set_string(ready, "event", "ready");
-    (void)mr_msg_send(MR_WORKER_CHANNEL_FD, ready, -1, 0, NULL);
+    if (volume)
+        (void)mr_msg_send(MR_WORKER_CHANNEL_FD, ready, -1, 0, NULL);
     while (serve_one())
         ;
     return 0;

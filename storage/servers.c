@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The mooring-lun processes of attached volumes. The end of one is seen at once, by its
+ * pidfd: from then on every read and write of its device fails, and nothing brings this
+ * attachment back. It is said, and only a detach is left.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
+
+#include "storage/base/cleanup.h"
+#include "storage/base/fd.h"
+#include "storage/base/json.h"
+#include "storage/base/log.h"
+#include "storage/engine_internal.h"
+
+struct mr_server_watch {
+    struct mr_io *io;
+    int pidfd;
+    pid_t pid;
+    uint64_t start_time;
+};
+
+/* --- what it means --- */
+
+void mr_server_error(const struct mr_volume *volume, struct mr_err *err)
+{
+    const struct mr_identity *identity = &volume->identity;
+
+    (void)mr_fail(err, MR_E_DEVICE_ERROR, 0,
+                  "mooring-lun (process %d) has ended: every read and write of %s fails; "
+                  "what was written since the last fsync may be lost",
+                  (int)identity->lun_pid, identity->node);
+    (void)mr_err_remedy(err, 0,
+                        "PUT the same spec: what is left is detached, then it is "
+                        "attached afresh; or DELETE it");
+    err->residue = MR_RESIDUE_POSSIBLE;
+}
+
+/* Only what is at rest: an operation that runs finds out by itself. */
+static bool says_attached(const struct mr_volume *volume)
+{
+    return volume->state == MR_STATE_ATTACHED && !volume->op && volume->server_lost;
+}
+
+static void say_failed(struct mr_volume *volume)
+{
+    struct mr_err err;
+
+    mr_server_error(volume, &err);
+    mr_volume_set_error(volume, &err);
+    mr_volume_set_state(volume, MR_STATE_FAILED);
+}
+
+bool mr_server_check(struct mr_volume *volume)
+{
+    if (!says_attached(volume))
+        return false;
+    say_failed(volume);
+    MR_AUTO_JSON struct json_object *detail = mr_err_to_json(&volume->error);
+    mr_volume_record(volume, "failed", detail, NULL, NULL);
+    return true;
+}
+
+static void lost(struct mr_volume *volume)
+{
+    const struct mr_identity *identity = &volume->identity;
+    const struct mr_operation *op = volume->op;
+
+    mr_server_forget(volume);
+    /* It ends by itself when the kernel lets go of its file. */
+    if (volume->server_lost || (op && op->unmapping))
+        return;
+    MR_AUTO_JSON struct json_object *detail = json_object_new_object();
+    mr_json_set_int(detail, "pid", identity->lun_pid);
+    mr_json_set_int(detail, "start_time", (int64_t)identity->lun_start_time);
+    mr_json_set_string(detail, "device", identity->node);
+    mr_json_set_int(detail, "diskseq", (int64_t)identity->diskseq);
+    mr_json_set_string(detail, "state", mr_state_name(volume->state));
+    mr_json_set_string(detail, "step", op ? mr_step_name(op->step) : NULL);
+    volume->server_lost = true;
+    if (says_attached(volume))
+        say_failed(volume);
+    mr_volume_touch(volume);
+    mr_volume_record(volume, "server_lost", detail, NULL, NULL);
+}
+
+/* --- the watch --- */
+
+static void on_end(void *ctx, uint32_t events)
+{
+    (void)events;
+    lost(ctx);
+}
+
+/* The pidfd of the recorded process: -ESRCH when that has ended, also when another one
+ * has its number by now. */
+static int open_server(const struct mr_identity *identity)
+{
+    MR_AUTO_CLOSE int pidfd = pidfd_open(identity->lun_pid, 0);
+
+    if (pidfd < 0) /* EINVAL, ENOENT: the number of a thread; pidfd_open(2) */
+        return errno == EINVAL || errno == ENOENT ? -ESRCH : -errno;
+    /* Read after the pidfd was opened, which cannot change to another process any more. 0
+     * as a start time is "cannot tell": then the pidfd decides. */
+    uint64_t start_time = mr_process_start_time(identity->lun_pid);
+    if (start_time != 0 && identity->lun_start_time != 0 &&
+        start_time != identity->lun_start_time)
+        return -ESRCH;
+    struct pollfd end = {.fd = pidfd, .events = POLLIN};
+    if (poll(&end, 1, 0) > 0)
+        return -ESRCH;
+    return mr_take_fd(&pidfd);
+}
+
+static int watch(struct mr_volume *volume, int pidfd)
+{
+    struct mr_server_watch *server = calloc(1, sizeof(*server));
+    struct mr_err err = {0};
+
+    if (!server)
+        return -ENOMEM;
+    int rc = mr_loop_add(volume->engine->loop, pidfd, EPOLLIN, on_end, volume,
+                         &server->io, &err);
+    if (rc < 0) {
+        free(server);
+        return rc;
+    }
+    server->pidfd = pidfd;
+    server->pid = volume->identity.lun_pid;
+    server->start_time = volume->identity.lun_start_time;
+    volume->server = server;
+    return 0;
+}
+
+static bool is_watched(const struct mr_volume *volume)
+{
+    const struct mr_identity *identity = &volume->identity;
+    const struct mr_server_watch *server = volume->server;
+
+    return server && server->pid == identity->lun_pid &&
+           server->start_time == identity->lun_start_time;
+}
+
+void mr_server_watch(struct mr_volume *volume)
+{
+    if (is_watched(volume))
+        return;
+    mr_server_forget(volume);
+    if (volume->server_lost) { /* by an earlier agent */
+        (void)mr_server_check(volume);
+        return;
+    }
+    if (volume->identity.lun_pid <= 0 || volume->identity.diskseq == 0)
+        return;
+    int rc = open_server(&volume->identity);
+    MR_AUTO_CLOSE int pidfd = rc;
+    if (rc >= 0)
+        rc = watch(volume, pidfd);
+    if (rc == 0)
+        (void)mr_take_fd(&pidfd);
+    else if (rc == -ESRCH)
+        lost(volume);
+    else
+        mr_log(MR_LOG_WARNING, "volume '%s': mooring-lun %d cannot be watched: %s",
+               volume->id, (int)volume->identity.lun_pid, strerror(-rc));
+}
+
+void mr_server_forget(struct mr_volume *volume)
+{
+    struct mr_server_watch *server = volume->server;
+
+    if (!server)
+        return;
+    volume->server = NULL;
+    mr_io_remove(server->io);
+    mr_close(&server->pidfd);
+    free(server);
+}
