@@ -13,7 +13,7 @@ import time
 import pytest
 
 from mooring import kernel
-from mooring.chaos import Chaos, VolumeRun
+from mooring.chaos import Chaos, Source, VolumeRun
 from mooring.holders import Holders
 from mooring.holders import kinds as holder_kinds
 from mooring.kernel import run
@@ -21,14 +21,12 @@ from mooring.udev import change
 from mooring.wait import eventually
 from test_holders import UNSEEN_BY_CLAIM
 
-MIB = 1 << 20
 SEED = os.environ.get("MOORING_CHAOS_SEED") or str(random.randrange(1 << 30))
 DETACHES = int(os.environ.get("MOORING_CHAOS_DETACHES", "1000"))
 LIMIT_S = 120 + DETACHES * 0.6
 FILES = {"x0": "xfs", "x1": "xfs", "e0": "ext4", "e1": "ext4", "e2": "ext4"}
 LUNS = {"t0": "xfs", "t1": "ext4"}
 LEFT_OUT = ("covering-mount",)  # nobody could read the files of a volume that was taken back
-SIZE = {"xfs": 320 * MIB, "ext4": 64 * MIB}
 
 
 class Weather(threading.Thread):
@@ -58,38 +56,19 @@ class Weather(threading.Thread):
                 return
 
     def kill(self):
-        """And starts it again as often as a service manager would: a child that the agent was about to start may
-        have its socket for a moment longer."""
         self.chaos.agent.kill9()
-        for attempt in range(5):
-            try:
-                self.chaos.agent.start()
-                break
-            except RuntimeError:
-                if attempt == 4:
-                    raise
-                self.chaos.count("start tried again")
-                time.sleep(0.1)
+        self.chaos.start_agent()
         self.chaos.count("kill -9")
 
 
 @pytest.fixture
 def sources(tmp, targets):
-    """{name: (spec, backing file, file system)}"""
+    """{name: Source}"""
     root = tmp / "a0" / "images"
     root.mkdir(parents=True)
-    found = {}
-    for name, fs in FILES.items():
-        path = root / f"{name}.img"
-        with open(path, "wb") as file:
-            file.truncate(SIZE[fs])
-        spec = {"source": {"driver": "file", "path": str(path)}, "filesystem": {"type": fs, "format": "if-blank"}}
-        found[name] = (spec, path, fs)
     target = targets()
-    for name, fs in LUNS.items():
-        lun = target.add_lun(SIZE[fs])
-        found[name] = (target.spec(lun, fs=fs), target.luns[lun], fs)
-    return found
+    return {**{name: Source.of_file(root, name, fs) for name, fs in FILES.items()},
+            **{name: Source.of_lun(target, fs) for name, fs in LUNS.items()}}
 
 
 def held_by(binary):
@@ -98,33 +77,29 @@ def held_by(binary):
             if effect in ("drain", "unmount") and kind not in LEFT_OUT}
 
 
-def check_image(fs, path):
-    run(*(["xfs_repair", "-n", path] if fs == "xfs" else ["e2fsck", "-fn", path]))
-
-
 def test_chaos(udevd, observer, sources, agent, holder_binary, tmp):
     print(f"MOORING_CHAOS_SEED={SEED} MOORING_CHAOS_DETACHES={DETACHES}")
     a = agent()
     chaos = Chaos(a, observer, SEED, DETACHES, held_by(holder_binary))
     runs = []
-    for name, (spec, _, _) in sources.items():
+    for name, source in sources.items():
         # With the first mkfs: a killed one is another test's matter.
-        chaos.nodes[name] = a.attach(name, spec)["device"]
+        chaos.nodes[name] = a.attach(name, source.spec)["device"]
         base = tmp / f"holders-{name}"
         base.mkdir()
-        runs.append(VolumeRun(chaos, name, spec, Holders(holder_binary, base)))
+        runs.append(VolumeRun(chaos, name, source.spec, Holders(holder_binary, base)))
     weather = Weather(chaos)
     started = time.monotonic()
-    for thread in [weather, *runs]:
-        thread.start()
-    for thread in runs:
+    weather.start()
+    threads = [one.thread(one.run) for one in runs]
+    for thread in threads:
         thread.join(max(0.1, started + LIMIT_S - time.monotonic()))
-    stuck = [(thread.name, thread.story) for thread in runs if thread.is_alive()]
+    stuck = [(one.volume, one.story) for one, thread in zip(runs, threads) if thread.is_alive()]
     weather.over.set()
     weather.join(30)
     took = time.monotonic() - started
-    for thread in runs:
-        thread.holders.release_all()
+    for one in runs:
+        one.holders.release_all()
 
     release = sorted(chaos.release_ms) or [0]
     print(f"{took:.0f} s, {observer.looks} looks; {dict(sorted(chaos.counts.items()))}\n"
@@ -141,5 +116,5 @@ def test_chaos(udevd, observer, sources, agent, holder_binary, tmp):
         a.detach(volume["id"])
     assert a.stop() == 0
     eventually(lambda: kernel.our_processes() == [], 10, "all processes have ended")
-    for _, path, fs in sources.values():
-        check_image(fs, path)
+    for source in sources.values():
+        source.check()

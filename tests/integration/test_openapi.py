@@ -134,25 +134,27 @@ ACTION_BODIES = [
 ]
 FORGET_BODIES = [{}, {"reason": "x"}, {"reason": "x" * 256}, {"reason": "x" * 257}, {"reason": ""}, {"reason": 1},
                  {"reason": None}, {"why": "x"}, []]
+RECONCILE_BODIES = [{}, {"volumes": ["v"]}, []]
 
 
 def test_agent_refuses_what_the_schema_refuses(agent):
     a = agent()
-    for target, pattern, kind, bodies in (
-            ("/volumes/v/holders/actions", "/volumes/{id}/holders/actions", "ActionRequest", ACTION_BODIES),
-            ("/volumes/v/forget", "/volumes/{id}/forget", "ForgetRequest", FORGET_BODIES)):
+    for target, pattern, kind, bodies, passed in (  # there is no such volume: what passes gets that far
+            ("/volumes/v/holders/actions", "/volumes/{id}/holders/actions", "ActionRequest", ACTION_BODIES, 404),
+            ("/volumes/v/forget", "/volumes/{id}/forget", "ForgetRequest", FORGET_BODIES, 404),
+            ("/reconcile", "/reconcile", "ReconcileRequest", RECONCILE_BODIES, 200)):
         for body in bodies:
             answer = conforms(a.request("POST", target, body), "POST", pattern)
-            # There is no such volume: what passes gets that far.
-            assert answer.status == (404 if schema(kind).is_valid(body) else 422), f"{body}: {answer!r}"
+            assert answer.status == (passed if schema(kind).is_valid(body) else 422), f"{body}: {answer!r}"
 
 
 EXAMPLES = {
     "FileSpec": "Spec", "IscsiSpec": "Spec", "Volume": "Volume", "Holders": "Holders", "Operation": "Operation",
     "ProofOfRelease": "ProofOfRelease", "ActionRequest": "ActionRequest", "ShutdownRequest": "ActionRequest",
     "ActionResult": "ActionResult", "ForgetRequest": "ForgetRequest", "HistoryPage": "HistoryPage",
-    "OrphanPage": "OrphanPage", "InvalidRequest": "Problem", "SourceInUse": "Problem", "LossNotAccepted": "Problem",
-    "UnknownField": "Problem",
+    "OrphanPage": "OrphanPage", "Reconciliation": "Reconciliation", "InvalidRequest": "Problem",
+    "SourceInUse": "Problem", "LossNotAccepted": "Problem", "UnknownField": "Problem", "Recovering": "Problem",
+    "JournalUnavailable": "Problem",
 }
 
 
@@ -185,7 +187,7 @@ def test_requests_are_closed():
     """Unknown fields are refused, so the schemas must say so."""
     schemas = CONTRACT["components"]["schemas"]
     for name in ("Spec", "FileSource", "IscsiSource", "Filesystem", "UnmountRequest", "SignalRequest",
-                 "VolumeActionRequest", "ForgetRequest"):
+                 "VolumeActionRequest", "ForgetRequest", "ReconcileRequest"):
         assert schemas[name]["additionalProperties"] is False
     assert schemas["IscsiSource"]["properties"]["chap"]["additionalProperties"] is False
 
@@ -263,6 +265,70 @@ def test_a_life_conforms(agent, image, hold):
     assert page["items"] == history[1:3] and page["next_page_token"] == str(history[2]["seq"])
     call("GET", f"{item}/history?limit=1001", "/volumes/{id}/history", 400)
     call("GET", "/volumes/nobody/history", "/volumes/{id}/history", 404)
+
+
+@pytest.mark.parametrize("driver", ["file", "iscsi"])
+def test_loss_of_the_journal_conforms(agent, image, target, driver):
+    """What no journal knows is listed, left alone, and taken down on request."""
+    a = agent()
+    doc = a.attach("v", a.file_spec(image(), fs="ext4") if driver == "file" else target.spec(fs="ext4"))
+
+    def call(method, target, pattern, status, **headers):
+        return conforms(a.request(method, target, None, headers), method, pattern).expect(status)
+
+    report = call("POST", "/reconcile", "/reconcile", 200).json
+    assert report["looked"] == report["as_recorded"] == 1 and report["orphans"] == 0
+    assert report["differs"] == report["not_looked"] == []
+    a.stop()
+    for path in a.state.glob("journal.db*"):
+        path.unlink()
+    a.start()
+    call("GET", "/volumes/v", "/volumes/{id}", 404)
+    page = call("GET", "/orphans?limit=1", "/orphans", 200).json
+    [orphan] = page["items"]
+    assert orphan["kind"] == "unknown" and orphan["id"] == f"orphan-{orphan['evidence']['token']}"
+    assert orphan["evidence"]["identity"]["node"] == doc["device"] and page["complete"]
+    assert [m["path"] for m in orphan["evidence"]["mounts"]] == [doc["mount_path"]]
+    assert orphan["evidence"]["driver"] == driver and (orphan["evidence"]["server"] is None) == (driver == "file")
+    assert page["next_page_token"] is None
+    assert call("GET", f"/orphans?page_token={orphan['id']}", "/orphans", 200).json["items"] == []
+    call("GET", "/orphans?limit=0", "/orphans", 400)
+    assert call("POST", "/reconcile", "/reconcile", 200).json["orphans"] == 1
+    call("DELETE", "/orphans/orphan-" + 32 * "0", "/orphans/{id}", 404)
+    proof = call("DELETE", f"/orphans/{orphan['id']}", "/orphans/{id}", 200, Prefer="wait=30").json
+    assert proof["volume"] == orphan["id"] and proof["evidence"]["exclusive_open"] is True
+    call("DELETE", f"/orphans/{orphan['id']}", "/orphans/{id}", 404)
+    assert call("DELETE", f"/volumes/{orphan['id']}", "/volumes/{id}", 200).json == proof
+    assert call("GET", "/orphans", "/orphans", 200).json["items"] == []
+    history = call("GET", f"/volumes/{orphan['id']}/history", "/volumes/{id}/history", 200).json["items"]
+    assert [entry["event"] for entry in history][0] == "adopted"
+
+
+def test_journal_that_cannot_be_written_conforms(agent, image):
+    a = agent()
+    spec = a.file_spec(image(), fs="ext4")
+    a.attach("v", spec)
+    journal, away = a.state / "journal.db", a.state / "journal.away"
+
+    def call(method, target, pattern, status, body=None):
+        return conforms(a.request(method, target, body), method, pattern).expect(status)
+
+    journal.rename(away)
+    try:
+        problem = call("PUT", "/volumes/w", "/volumes/{id}", 503, a.file_spec(image(), fs="ext4"))
+        assert problem.code == "journal-unavailable" and problem.json["remedy"]
+        not_ready = call("GET", "/readyz", "/readyz", 503)
+        assert not_ready.code == "journal-unavailable" and not_ready.json["remedy"]
+        call("GET", "/livez", "/livez", 200)
+        call("DELETE", "/volumes/v", "/volumes/{id}", 503)
+        call("GET", "/volumes/w", "/volumes/{id}", 404)
+        assert call("GET", "/volumes/v", "/volumes/{id}", 200).json["state"] == "attached"
+        call("GET", "/volumes/v/holders", "/volumes/{id}/holders", 200)
+        call("GET", "/orphans", "/orphans", 200)
+    finally:
+        away.rename(journal)
+    eventually(lambda: call("GET", "/readyz", "/readyz", 200), 15, "ready again")
+    call("DELETE", "/volumes/v", "/volumes/{id}", 200)
 
 
 @pytest.mark.parametrize("change, status", [

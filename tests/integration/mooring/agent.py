@@ -86,13 +86,23 @@ class Agent:
             self.process = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             env=self.environment(), cwd="/")
 
-    def start(self, timeout=20):
-        """Starts, and returns when it answers and has read its journal back."""
+    def start(self, timeout=20, ready=True):
+        """Starts, and returns when it answers and (ready) has read its journal back."""
         self.spawn()
         eventually(self._listening, timeout, "the agent listens")
         eventually(lambda: self.request("GET", "/livez", timeout=2).status == 200, timeout, "livez")
-        eventually(lambda: self.request("GET", "/readyz", timeout=2).status != 503, timeout, "recovered")
+        if ready:
+            self.wait_ready(timeout)
         return self
+
+    def wait_ready(self, timeout=20):
+        eventually(lambda: self.request("GET", "/readyz", timeout=2).status != 503, timeout, "recovered")
+
+    def refused_to_start(self, timeout=20):
+        """Starts it, and it must end by itself: its CompletedProcess, with all it said in stderr."""
+        assert self.process is None, "is running already"
+        return subprocess.run(self.argv(), capture_output=True, text=True, timeout=timeout, check=False,
+                              stdin=subprocess.DEVNULL, env=self.environment(), cwd="/")
 
     def _listening(self):
         code = self.process.poll()

@@ -19,6 +19,32 @@ BLKGETDISKSEQ = 0x80081280  # linux/fs.h
 RETRY_S = 40  # a kill of the agent costs less than that
 END_S = 40  # from the last release to the end of the detach
 BLOCK = 4096
+MIB = 1 << 20
+SIZE = {"xfs": 320 * MIB, "ext4": 64 * MIB}
+
+
+class Source:
+    """What a volume is made of: its spec, the file that has its bytes, its file system."""
+
+    def __init__(self, spec, path, fs):
+        self.spec, self.path, self.fs = spec, path, fs
+
+    @classmethod
+    def of_file(cls, root, name, fs):
+        path = root / f"{name}.img"
+        with open(path, "wb") as file:
+            file.truncate(SIZE[fs])
+        spec = {"source": {"driver": "file", "path": str(path)}, "filesystem": {"type": fs, "format": "if-blank"}}
+        return cls(spec, path, fs)
+
+    @classmethod
+    def of_lun(cls, target, fs):
+        lun = target.add_lun(SIZE[fs])
+        return cls(target.spec(lun, fs=fs), target.luns[lun], fs)
+
+    def check(self):
+        """Is the file system sound? While nobody has it."""
+        kernel.run(*(["xfs_repair", "-n", self.path] if self.fs == "xfs" else ["e2fsck", "-fn", self.path]))
 
 
 class Sleeper:
@@ -132,30 +158,52 @@ class Chaos:
             assert time.monotonic() < deadline, f"{method} {arguments}: {why}"
             time.sleep(0.05)
 
+    def start_agent(self):
+        """As often as a service manager would: a child that the killed agent was about to start may have its socket
+        for a moment longer."""
+        for attempt in range(5):
+            try:
+                return self.agent.start()
+            except RuntimeError:
+                if attempt == 4:
+                    raise
+                self.count("start tried again")
+                time.sleep(0.1)
 
-class VolumeRun(threading.Thread):
+
+class VolumeRun:
     """One volume's life: cycle after cycle, until enough detaches are done."""
 
     def __init__(self, chaos, name, spec, holders):
-        super().__init__(name=name, daemon=True)
         self.chaos, self.volume, self.spec, self.holders = chaos, name, spec, holders
         self.random = random.Random(f"{chaos.seed} {name}")
         self.data = None
         self.held = []  # [release time, holder, guard, name]
         self.story, self.since = [], 0
 
+    def thread(self, step):
+        """Runs step(), a method of ours, in a thread of its own."""
+        thread = threading.Thread(target=step, name=self.volume, daemon=True)
+        thread.start()
+        return thread
+
     def run(self):
-        while self.chaos.take():
-            self.story, self.since = [], time.monotonic()
-            try:
-                self.cycle()
-            except Exception as error:  # a thread has nobody else to tell
-                self.chaos.problems.append(f"{self.volume}: {error!r}; after {self.story}")
-                break
+        while self.chaos.take() and self.guarded():
+            pass
+
+    def guarded(self):
+        """One cycle. False: it had a problem, which is noted."""
+        self.story, self.since = [], time.monotonic()
+        try:
+            self.cycle()
+            return True
+        except Exception as error:  # a thread has nobody else to tell
+            self.chaos.problems.append(f"{self.volume}: {error!r}; after {self.story}")
         for _, holder, guard, _ in self.held:
             self.chaos.observer.remove(guard)
             with contextlib.suppress(Exception):
                 holder.release()
+        return False
 
     def note(self, text):
         self.story.append(f"{time.monotonic() - self.since:.3f} {text}")
@@ -187,13 +235,16 @@ class VolumeRun(threading.Thread):
     def release_due(self, now):
         while self.held and self.held[0][0] <= now:
             _, holder, guard, name = self.held.pop(0)
-            if isinstance(holder, Sleeper):
-                content = holder.read()
-                if holder.kind != "raw":
-                    assert content == self.data[:BLOCK], f"{name} reads something else"
-            guard.end()
-            holder.release()
+            self.release(holder, guard, name)
             self.note("-" + name)
+
+    def release(self, holder, guard, name):
+        if isinstance(holder, Sleeper):
+            content = holder.read()
+            if holder.kind != "raw":
+                assert content == self.data[:BLOCK], f"{name} reads something else"
+        guard.end()
+        holder.release()
 
     # --- one cycle ---
 
@@ -226,6 +277,10 @@ class VolumeRun(threading.Thread):
         self.chaos.nodes[self.volume] = document["device"]
         self.check_data(document)
         self.write_data(document)
+        self.detach_held(document)
+
+    def detach_held(self, document):
+        """With holders that come and go meanwhile, and perhaps a cancel."""
         latest = self.random.choice([0.05, 0.3, 0.3, 0.8])
         self.start_before(document, latest)
         operation = self.ask_detach()

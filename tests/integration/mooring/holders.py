@@ -2,6 +2,7 @@
 """Things that hold a volume, each started and ended on demand: the holders of `mooring-selftest list`, one process
 each."""
 import functools
+import itertools
 import pathlib
 import select
 import signal
@@ -72,6 +73,7 @@ class Holders:
     def __init__(self, binary, base):
         self.binary = binary
         self.base = pathlib.Path(base)
+        self.numbers = itertools.count()
         self.started = []
 
     def __getattr__(self, name):
@@ -85,13 +87,17 @@ class Holders:
         return holder
 
     def start(self, kind, document):
-        scratch = self.base / f"hold-{len(self.started)}"
+        scratch = self.base / f"hold-{next(self.numbers)}"
         scratch.mkdir()
         return self._keep(Holder(self.binary, kind, document, scratch))
 
     def writer(self, path):
         """Appends and fsyncs all the time. release() gives "ok COUNT" or "error ERRNO after COUNT"."""
         return self._keep(tool("writer", path))
+
+    def pulse(self, path):
+        """The same, timed: release() gives "COUNT SECONDS", the longest time that one took."""
+        return self._keep(tool("pulse", path))
 
     def release_all(self):
         problems = []

@@ -88,7 +88,8 @@ def diskseq(node):
 def loop_bound(node):
     """The backing file's path, or None when the loop device is not bound."""
     try:
-        return pathlib.Path("/sys/block", os.path.basename(node), "loop/backing_file").read_text().rstrip("\n")
+        path = pathlib.Path("/sys/block", os.path.basename(node), "loop/backing_file")
+        return path.read_text(errors="replace").rstrip("\n")
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO):
             return None

@@ -11,9 +11,10 @@ from .wait import eventually
 
 
 def journal_bytes(base):
-    """All journals below base, as they are on the disk: attach tokens are found whatever the schema is."""
+    """All journals of the agents below base, as they are on the disk: attach tokens are found whatever the schema is.
+    Not deeper: what is mounted there may be mute, or fail."""
     found = b""
-    for path in pathlib.Path(base).rglob("journal.db*"):
+    for path in (path for depth in ("*", "*/*") for path in pathlib.Path(base).glob(depth + "/journal.db*")):
         try:
             found += path.read_bytes()
         except OSError:
@@ -29,7 +30,7 @@ def loops_of(base):
         if backing and backing.startswith(str(base) + "/"):
             found.append(node)
             continue
-        token = re.fullmatch(r"mooring:([0-9a-f]{32})", kernel.loop_file_name(node) or "")
+        token = re.fullmatch(r"mooring:([0-9a-f]{32}):[0-9a-f]{16}", kernel.loop_file_name(node) or "")
         if token:
             journals = journal_bytes(base) if journals is None else journals
             if token.group(1).encode() in journals:

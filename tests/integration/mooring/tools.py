@@ -29,6 +29,20 @@ def writer(path):
     print(f"ok {count}" if failed is None else f"error {failed} after {count}")
 
 
+def pulse(path):
+    """Appends and fsyncs all the time, and takes the longest time between two that were done."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    count, longest = 0, 0.0
+    last = time.monotonic()
+    print("ready", flush=True)
+    while not asked_to_end(0.002):
+        os.write(fd, bytes([count & 0xff]) * BLOCK_BYTES)
+        os.fsync(fd)
+        count, now = count + 1, time.monotonic()
+        longest, last = max(longest, now - last), now
+    print(f"{count} {longest:.3f}")
+
+
 def observe(name):
     """Watches one loop device: it must not be on its way out (autoclear) while an xfs lives on it."""
     alive = f"/sys/fs/xfs/{name}"
@@ -46,4 +60,4 @@ def observe(name):
     print(f"early {early} of {seen_alive}")
 
 
-{"writer": writer, "observe": observe}[sys.argv[1]](sys.argv[2])
+{"writer": writer, "pulse": pulse, "observe": observe}[sys.argv[1]](sys.argv[2])
