@@ -49,7 +49,7 @@ static const struct key keys[] = {
      86400, MR_NS_PER_S},
     {"journal", "history_days", KIND_NUMBER, FIELD(history_age_ms), 1, 3650, MS_PER_DAY},
     {"journal", "history_mib", KIND_NUMBER, FIELD(history_bytes), 1, 65536, 1 << 20},
-    {"journal", "proofs_kept", KIND_NUMBER, FIELD(proofs_kept), 0, 100000, 1},
+    {"journal", "proofs_kept", KIND_NUMBER, FIELD(proofs_kept), 1, 100000, 1},
 };
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
 

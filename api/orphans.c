@@ -54,6 +54,17 @@ void mr_handle_orphan_list(struct mr_request *req)
 
 /* --- DELETE --- */
 
+static void answer_detach(struct mr_request *req, int rc, struct mr_operation *op,
+                          const struct mr_err *err)
+{
+    if (rc < 0)
+        mr_reply_refused(req, err);
+    else
+        mr_wait_operation(
+            req, op, mr_prefer_wait_ns(&req->headers.prefer, MR_PREFER_WAIT_DEFAULT_S),
+            mr_finish_volume);
+}
+
 static void detach(struct mr_request *req)
 {
     struct mr_operation *op = NULL;
@@ -62,13 +73,9 @@ static void detach(struct mr_request *req)
 
     if (!mr_reply_accept_valid(req, &accept_data_loss))
         return;
-    if (mr_engine_detach_orphan(req->api->engine, req->param, accept_data_loss, &op,
-                                &err) < 0)
-        mr_reply_refused(req, &err);
-    else
-        mr_wait_operation(
-            req, op, mr_prefer_wait_ns(&req->headers.prefer, MR_PREFER_WAIT_DEFAULT_S),
-            mr_finish_volume);
+    int rc = mr_engine_detach_orphan(req->api->engine, req->param, accept_data_loss, &op,
+                                     &err);
+    answer_detach(req, rc, op, &err);
 }
 
 static void on_adopted(void *ctx, struct json_object *document, const struct mr_err *err)
@@ -93,13 +100,17 @@ static bool has_token(const char *id)
 
 void mr_handle_orphan_delete(struct mr_request *req)
 {
+    struct mr_operation *op = NULL;
     bool accept_data_loss = false;
     struct mr_err err;
 
     if (!mr_reply_id_valid(req) || !mr_reply_accept_valid(req, &accept_data_loss))
         return;
-    if (!has_token(req->param)) {
-        detach(req);
+    /* One that is in the journal needs no search. */
+    int rc = mr_engine_detach_orphan(req->api->engine, req->param, accept_data_loss, &op,
+                                     &err);
+    if (rc == 0 || err.code != MR_E_VOLUME_NOT_FOUND || !has_token(req->param)) {
+        answer_detach(req, rc, op, &err);
         return;
     }
     MR_AUTO_JSON struct json_object *caller = mr_caller(req);

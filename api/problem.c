@@ -94,7 +94,11 @@ struct json_object *mr_problem_document(const struct mr_err *err,
     set_text(problem, "step", err->step);
     set_text(problem, "pointer", err->pointer);
     set_text(problem, "remedy", err->remedy);
-    set_text(problem, "volume", err->volume[0] ? err->volume : context->volume);
+    /* That which is in the way, never the one that is asked for. */
+    bool names_other =
+        err->code == MR_E_SOURCE_IN_USE || err->code == MR_E_MOUNT_PATH_BUSY;
+    set_text(problem, "volume",
+             err->volume[0] || names_other ? err->volume : context->volume);
     set_text(problem, "operation", context->operation);
     if (context->residue || err->residue != MR_RESIDUE_UNKNOWN)
         mr_json_set_string(problem, "residue", mr_residue_name(err->residue));

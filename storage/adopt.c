@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "storage/base/fd.h"
 #include "storage/base/json.h"
 #include "storage/engine_internal.h"
 
@@ -88,6 +89,48 @@ struct mr_pending *mr_engine_orphans(struct mr_engine *engine, mr_answer_fn fn, 
                                      struct mr_err *err)
 {
     return search(engine, on_list, fn, ctx, err);
+}
+
+/* --- DELETE of what the journal does not know --- */
+
+static bool is_mounted_at(struct json_object *orphan, const char *path)
+{
+    for (size_t i = 0; i < mr_json_count(orphan, "mounts"); i++) {
+        const char *its = mr_json_get_string(mr_json_at(orphan, "mounts", i), "path");
+        if (its && strcmp(its, path) == 0)
+            return true;
+    }
+    return false;
+}
+
+int mr_refuse_unknown_detach(const struct mr_engine *engine, const char *id,
+                             const char *mount_path, struct mr_err *err)
+{
+    struct json_object *seen = mr_surveys_last(engine->surveys);
+    const struct mr_roots *roots = &engine->config->mount_roots;
+    char place[PATH_MAX] = "";
+    int rc;
+
+    if (roots->count > 0)
+        (void)mr_format(place, sizeof(place), "%s/%s", roots->path[0], id);
+    for (size_t i = 0; i < mr_json_count(seen, "orphans"); i++) {
+        struct json_object *orphan = mr_json_at(seen, "orphans", i);
+        if (!is_mounted_at(orphan, mount_path ? mount_path : place))
+            continue;
+        rc = mr_fail(err, MR_E_ORPHAN, 0,
+                     "there is no volume '%s' in the journal, but '%s' is mounted by us",
+                     id, mount_path ? mount_path : place);
+        err->residue = MR_RESIDUE_POSSIBLE;
+        return mr_err_remedy(err, rc, "DELETE /orphans/" ID_PREFIX "%s takes it down",
+                             mr_json_get_string(orphan, "token"));
+    }
+    rc = mr_refuse_unknown(id, err);
+    /* "Not known" is "gone" for many callers. */
+    if (mr_json_count(seen, "orphans") == 0 && mr_json_get_bool(seen, "complete", false))
+        return rc;
+    err->residue = MR_RESIDUE_UNKNOWN;
+    return mr_err_remedy(err, rc,
+                         "it may be one of those that no journal knows: GET /orphans");
 }
 
 /* --- adopting one --- */
@@ -181,7 +224,7 @@ static struct mr_spec *make_spec(const char *id, struct json_object *evidence, b
 }
 
 static struct mr_volume *make_volume(struct mr_engine *engine, const char *id,
-                                     struct json_object *evidence,
+                                     struct json_object *evidence, bool complete,
                                      struct json_object *caller, struct mr_err *err)
 {
     struct json_object *mount = own_mount(evidence);
@@ -217,6 +260,9 @@ static struct mr_volume *make_volume(struct mr_engine *engine, const char *id,
         volume->identity.lun_start_time =
             (uint64_t)mr_json_get_int(server, "start_time", 0);
     }
+    volume->server_lost = complete && volume->identity.diskseq != 0 &&
+                          strcmp(spec->driver, "iscsi") == 0 &&
+                          !mr_json_get(evidence, "server");
     mr_mount_record_from_json(&volume->mount, mr_json_get(mount, "mount"));
     volume->forgotten = json_object_new_object();
     mr_json_set_string(volume->forgotten, "reason", "found in no journal");
@@ -239,6 +285,7 @@ static void on_adopted(void *ctx, int rc, const struct mr_err *err)
     struct mr_volume *volume = ctx;
     struct mr_pending *pending = volume->adopting;
 
+    volume->unadopted = false;
     mr_unsaved_result(volume->engine, rc, err);
     if (rc < 0)
         not_adopted(volume);
@@ -246,11 +293,12 @@ static void on_adopted(void *ctx, int rc, const struct mr_err *err)
     mr_pending_answer(pending, rc < 0 ? NULL : document, rc < 0 ? err : NULL);
 }
 
-static void adopt(struct mr_pending *pending, struct json_object *evidence)
+/* complete: what evidence does not name is not there. */
+static void adopt(struct mr_pending *pending, struct json_object *evidence, bool complete)
 {
     struct mr_err err;
-    struct mr_volume *volume =
-        make_volume(pending->engine, pending->orphan, evidence, pending->caller, &err);
+    struct mr_volume *volume = make_volume(pending->engine, pending->orphan, evidence,
+                                           complete, pending->caller, &err);
 
     if (!volume) {
         mr_pending_answer(pending, NULL, &err);
@@ -258,7 +306,10 @@ static void adopt(struct mr_pending *pending, struct json_object *evidence)
     }
     pending->slot = &volume->adopting;
     volume->adopting = pending;
+    volume->unadopted = true;
     mr_volume_record(volume, "adopted", evidence, on_adopted, volume);
+    /* It is none of those any more. From here on evidence may be gone. */
+    (void)mr_surveys_last(pending->engine->surveys);
 }
 
 static void on_found(void *ctx, struct json_object *reply, const struct mr_err *err)
@@ -269,16 +320,30 @@ static void on_found(void *ctx, struct json_object *reply, const struct mr_err *
     struct mr_err why;
 
     pending->survey = NULL;
-    if (volume && volume->adopting) {
+    if (volume && volume->unadopted) {
         (void)mr_fail(&why, MR_E_OPERATION_PENDING, 0, "'%s' is being adopted",
                       pending->orphan);
         (void)mr_err_remedy(&why, 0, "ask again");
         mr_pending_answer(pending, NULL, &why);
+    } else if (volume && !volume->forgotten) {
+        (void)mr_fail(&why, MR_E_SPEC_CONFLICT, 0, "a volume '%s' was attached by PUT",
+                      pending->orphan);
+        (void)mr_err_remedy(&why, 0, "DELETE /volumes/%s first", pending->orphan);
+        mr_pending_answer(pending, NULL, &why);
     } else if (volume) {
         MR_AUTO_JSON struct json_object *document = mr_volume_document(volume);
         mr_pending_answer(pending, document, NULL);
+    } else if (evidence && !mr_json_get(evidence, "identity") &&
+               !mr_json_get(evidence, "server")) {
+        (void)mr_fail(
+            &why, MR_E_DEVICE_HELD, 0,
+            "of '%s' there is only a mount of its FUSE file left: no device and "
+            "no server that a detach could wait for",
+            pending->orphan);
+        (void)mr_err_remedy(&why, 0, "umount it");
+        mr_pending_answer(pending, NULL, &why);
     } else if (evidence) {
-        adopt(pending, evidence);
+        adopt(pending, evidence, mr_json_get_bool(reply, "complete", false));
     } else if (err || !mr_json_get_bool(reply, "complete", false)) {
         (void)mr_fail(&why, MR_E_DEVICE_ERROR, 0,
                       "'%s' was not found, but not everything could be searched%s%s",

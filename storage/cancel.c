@@ -108,12 +108,13 @@ static void start_attach(const struct mr_operation *op, struct mr_operation *the
     if (mr_volume_has_residue(volume) && mr_refuse_forced(volume, &err) < 0) {
         mr_spec_free(spec);
         mr_request_failed(volume, then, &err);
-    } else if (mr_volume_has_residue(volume) && volume->server_lost) {
+    } else if (mr_volume_has_residue(volume) && volume->server_lost && !op->called_off) {
         mr_spec_free(spec);
         mr_operation_refuse(then, &op->error);
     } else if (mr_volume_has_residue(volume)) {
         mr_spec_free(volume->spec);
         volume->spec = spec;
+        then->prior_state = volume->state;
         mr_operation_start(then, mr_plan(MR_STATE_FAILED, MR_GOAL_ATTACHED),
                            then->journalled ? NULL : "mend_asked");
     } else {

@@ -144,7 +144,8 @@ static void unmount_failed(struct mr_operation *op, const struct mr_err *cause)
     /* The kernel tells a lost write once: from here on only the journal knows. */
     if (err->code == MR_E_DATA_NOT_WRITTEN)
         op->volume->data_not_written = true;
-    if (err->code == MR_E_DATA_NOT_WRITTEN && op->volume->server_lost)
+    if (err->code == MR_E_DATA_NOT_WRITTEN && op->volume->server_lost &&
+        !op->volume->forgotten)
         (void)mr_err_remedy(&copy, 0,
                             "its mooring-lun has ended: DELETE it with "
                             "accept_data_loss=true, then PUT it again");
@@ -329,7 +330,7 @@ static void unmap_answered(struct mr_operation *op, struct json_object *message)
 
 bool mr_detach_must_answer(const struct mr_operation *op)
 {
-    return !op->ready || (op->step == MR_STEP_CLAIM && !op->unwritten) ||
+    return !op->ready || !op->durable || (op->step == MR_STEP_CLAIM && !op->unwritten) ||
            op->step == MR_STEP_UNMAP || (op->step == MR_STEP_UNMOUNT && op->busy);
 }
 

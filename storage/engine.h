@@ -157,8 +157,9 @@ struct mr_pending *mr_engine_forget(struct mr_engine *engine, const char *id,
 
 /* POST /reconcile: compares every attached volume that is at rest with the kernel, and
  * searches for orphans. The answer: {started_at, ended_at, looked, as_recorded, differs:
- * [volume ids], not_looked: [ids of volumes with an operation], orphans (number, null
- * when the search was not complete)}. NULL and err: RECOVERING, INTERNAL. */
+ * [volume ids], not_looked: [ids of those that are not attached and at rest], orphans
+ * (number, null when the search was not complete)}. NULL and err: RECOVERING, INTERNAL.
+ */
 struct mr_pending *mr_engine_reconcile(struct mr_engine *engine, mr_answer_fn fn,
                                        void *ctx, struct mr_err *err);
 

@@ -89,6 +89,8 @@ struct mr_volume {
     bool forced; /* an action made the file system or the device fail: detach it only */
     bool server_lost;               /* the same, because its mooring-lun has ended */
     struct mr_server_watch *server; /* on its mooring-lun; NULL: none */
+    bool asked;       /* a survey looks at it, and no operation began since */
+    bool unadopted;   /* its first record is on its way */
     bool unsaved;     /* the journal has an older row: written again when that works */
     int64_t dropping; /* a tombstone of this number is on its way out of the journal */
     int64_t gone_ns;  /* when it became a tombstone, 0: before this agent started */
@@ -454,6 +456,9 @@ int mr_refuse_unknown(const char *id, struct mr_err *err);
 /* 0 when there is such a volume, and everything is known about it. */
 int mr_refuse_absent(const struct mr_engine *engine, const struct mr_volume *volume,
                      const char *id, struct mr_err *err);
+/* adopt.c: DELETE of an id that the journal does not know: it may be an orphan. */
+int mr_refuse_unknown_detach(const struct mr_engine *engine, const char *id,
+                             const char *mount_path, struct mr_err *err);
 int mr_refuse_wedged(const struct mr_volume *volume, struct mr_err *err);
 int mr_refuse_pending(const struct mr_volume *volume, struct mr_err *err);
 int mr_refuse_lost_writes(const struct mr_volume *volume, struct mr_err *err);

@@ -36,11 +36,14 @@ struct mr_identity {
     uint64_t lun_start_time;      /* field 22 of its /proc/PID/stat */
 };
 
+/* Of each part of a mount path: a node has thousands of records. */
+#define MR_MOUNT_TEXT 1024
+
 /* Our mount of it. mount.id 0 means: not mounted by us. */
 struct mr_mount_record {
     struct mr_mount_id mount;
-    char root[PATH_MAX]; /* the resolved configured root it lives under */
-    char path[PATH_MAX]; /* below root, relative, no "..", no empty parts */
+    char root[MR_MOUNT_TEXT]; /* the resolved configured root it lives under */
+    char path[MR_MOUNT_TEXT]; /* below root, relative, no "..", no empty parts */
     unsigned
         created; /* how many trailing path components we made (to be removed by rmdir) */
 };

@@ -83,8 +83,9 @@ static const char *remedy_of(int errnum)
     case EFBIG:
         return "raise the limit on the size of files (LimitFSIZE= of the service)";
     case EUCLEAN:
-        return "stop mooringd and restore a copy of the journal, or move it away and "
-               "clean up by hand what is still mapped and mounted";
+        return "stop mooringd and restore a copy of the journal, or move it and its -wal "
+               "away: GET /orphans then names what is still mapped, DELETE /orphans/ID "
+               "takes it down";
     default:
         return "";
     }

@@ -51,10 +51,10 @@ void mr_journal_row_done(struct mr_journal_row *row)
 /* --- writing --- */
 
 static const char *const statements[MR_JOURNAL_STATEMENTS] = {
-    [MR_JOURNAL_PUT_VOLUME] =
-        "INSERT INTO volume(number, id, state, doc, updated_at)"
-        " VALUES(?1, ?2, ?3, ?4, ?5)"
-        " ON CONFLICT(number) DO UPDATE SET state = ?3, doc = ?4, updated_at = ?5",
+    [MR_JOURNAL_PUT_VOLUME] = "INSERT INTO volume(number, id, state, doc, updated_at)"
+                              " VALUES(?1, ?2, ?3, ?4, ?5)"
+                              " ON CONFLICT(number) DO UPDATE SET id = ?2, state = ?3, "
+                              "doc = ?4, updated_at = ?5",
     [MR_JOURNAL_PUT_OPERATION] =
         "INSERT INTO operation(id, volume, doc, updated_at) VALUES(?1, ?2, ?3, ?4)"
         " ON CONFLICT(id) DO UPDATE SET doc = ?3, updated_at = ?4",

@@ -51,6 +51,7 @@ static const char *const steps[] = {
 #define SCHEMA_VERSION ((int)(sizeof(steps) / sizeof(steps[0])))
 
 #define AUTO_VACUUM_INCREMENTAL 2 /* as PRAGMA auto_vacuum says it */
+#define VACUUM_MAX_BYTES ((int64_t)32 * 1024 * 1024)
 
 static int refuse_damaged(const char *path, const char *finding, struct mr_err *err)
 {
@@ -158,15 +159,29 @@ static int migrate_one(sqlite3 *db, int version, struct mr_err *err)
     return 0;
 }
 
+/* VACUUM keeps a whole copy in memory. */
+static bool is_large(sqlite3 *db)
+{
+    int pages = 0;
+    int free_pages = 0;
+    int page_bytes = 0;
+
+    return query_int(db, "PRAGMA page_count", &pages) < 0 ||
+           query_int(db, "PRAGMA freelist_count", &free_pages) < 0 ||
+           query_int(db, "PRAGMA page_size", &page_bytes) < 0 ||
+           (int64_t)(pages - free_pages) * page_bytes > VACUUM_MAX_BYTES;
+}
+
 /* Makes a file that can give freed pages back. An older one is rebuilt for that, in one
- * transaction; should it fail, for want of space say, the next start tries again. */
+ * transaction; should it fail, for want of space say, or be large still, before it was
+ * pruned, the next start tries again. */
 static void set_auto_vacuum(sqlite3 *db, int version)
 {
     int mode = 0;
     if (query_int(db, "PRAGMA auto_vacuum", &mode) < 0 || mode == AUTO_VACUUM_INCREMENTAL)
         return;
     (void)sqlite3_exec(db, "PRAGMA auto_vacuum = INCREMENTAL", NULL, NULL, NULL);
-    if (version == 0)
+    if (version == 0 || is_large(db))
         return;
     (void)sqlite3_exec(db, "VACUUM", NULL, NULL, NULL);
     (void)sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);

@@ -128,7 +128,16 @@ int mr_engine_detach_orphan(struct mr_engine *engine, const char *id,
     *ret_op = NULL;
     if (mr_engine_recovering(engine))
         return mr_refuse_recovering(err);
-    if (!volume || !volume->forgotten)
-        return mr_fail(err, MR_E_VOLUME_NOT_FOUND, 0, "there is no orphan '%s'", id);
+    if (volume && volume->unadopted) {
+        int rc = mr_fail(err, MR_E_OPERATION_PENDING, 0, "'%s' is being adopted", id);
+        return mr_err_remedy(err, rc, "ask again");
+    }
+    if (!volume || !volume->forgotten) {
+        int rc = mr_fail(err, MR_E_VOLUME_NOT_FOUND, 0, "there is no orphan '%s'", id);
+        return volume && volume->proof
+                   ? mr_err_remedy(err, rc,
+                                   "DELETE /volumes/%s gives its proof of release", id)
+                   : rc;
+    }
     return mr_request_detach(volume, accept_data_loss, ret_op, err);
 }

@@ -17,6 +17,8 @@ static struct json_object *evidence(const struct mr_operation *op)
         mr_json_set(json, "stacked_loops", NULL);
         mr_json_set_string(json, "gone", "nothing was mapped");
     }
+    if (!mr_json_get(json, "exclusive_open")) /* it was gone before we could claim it */
+        mr_json_set_bool(json, "exclusive_open", false);
     if (op->resumed && op->released_at_ms == 0)
         mr_json_set_string(json, "gone", "found gone at restart");
     /* What holders wrote after that went nowhere, whether somebody asked or not. */

@@ -9,46 +9,72 @@
 #include "storage/base/json.h"
 #include "storage/engine_internal.h"
 
-/* In words, what is wrong with an attachment that the journal calls attached; 0 when
- * nothing is. */
-static int compare(const struct mr_volume *volume, struct json_object *seen,
-                   struct mr_err *err)
+/* In words, what is wrong with an attachment that the journal calls attached. */
+static enum mr_reconciled compare(const struct mr_volume *volume,
+                                  struct json_object *seen, struct mr_err *err)
 {
     const struct mr_identity *identity = &volume->identity;
     const char *mounted = mr_json_get_string(seen, "mounted");
 
-    if (!mr_json_get(seen, "found"))
-        return mr_fail(err, MR_E_DEVICE_ERROR, 0,
-                       "cannot tell whether device %s is still this attachment's",
-                       identity->node);
-    if (!mr_json_get_bool(seen, "found", false))
-        return mr_fail(err, MR_E_DEVICE_MISMATCH, 0,
-                       "device %s with diskseq %llu of this attachment is gone",
-                       identity->node, (unsigned long long)identity->diskseq);
-    if (!mounted || strcmp(mounted, "unknown") == 0)
-        return mr_fail(err, MR_E_DEVICE_ERROR, 0,
-                       "cannot tell whether '%s' is still mounted",
-                       volume->spec->mount_path);
-    if (strcmp(mounted, "present") != 0)
-        return mr_fail(err, MR_E_DEVICE_ERROR, 0, "'%s' was unmounted by somebody else",
-                       volume->spec->mount_path);
-    return 0;
+    if (!mr_json_get(seen, "found")) {
+        (void)mr_fail(err, MR_E_DEVICE_ERROR, 0,
+                      "cannot tell whether device %s is still this attachment's",
+                      identity->node);
+        return MR_RECONCILED_UNKNOWN;
+    }
+    if (!mr_json_get_bool(seen, "found", false)) {
+        (void)mr_fail(err, MR_E_DEVICE_MISMATCH, 0,
+                      "device %s with diskseq %llu of this attachment is gone",
+                      identity->node, (unsigned long long)identity->diskseq);
+        return MR_RECONCILED_DIFFERS;
+    }
+    if (!mounted || strcmp(mounted, "unknown") == 0) {
+        (void)mr_fail(err, MR_E_DEVICE_ERROR, 0,
+                      "cannot tell whether '%s' is still mounted",
+                      volume->spec->mount_path);
+        return MR_RECONCILED_UNKNOWN;
+    }
+    if (strcmp(mounted, "present") != 0) {
+        (void)mr_fail(err, MR_E_DEVICE_ERROR, 0, "'%s' was unmounted by somebody else",
+                      volume->spec->mount_path);
+        return MR_RECONCILED_DIFFERS;
+    }
+    return MR_RECONCILED_SAME;
 }
 
-bool mr_reconcile_looked(struct mr_volume *volume, struct json_object *seen)
+void mr_reconcile_not_compared(struct mr_volume *volume, const struct mr_err *why)
+{
+    struct mr_err err = *why;
+
+    (void)mr_err_context(&err, 0, "not compared with the kernel");
+    (void)mr_err_remedy(&err, 0, "PUT the same spec, or POST /reconcile");
+    mr_volume_set_error(volume, &err);
+    mr_server_watch(volume);
+}
+
+enum mr_reconciled mr_reconcile_looked(struct mr_volume *volume, struct json_object *seen)
 {
     struct mr_err err;
+    enum mr_reconciled result = compare(volume, seen, &err);
 
-    if (compare(volume, seen, &err) == 0) {
+    if (result == MR_RECONCILED_UNKNOWN) { /* it is served on, and nothing is claimed */
+        mr_reconcile_not_compared(volume, &err);
+        return result;
+    }
+    if (result == MR_RECONCILED_SAME) {
         mr_server_watch(volume); /* says by itself when its server has ended */
-        return volume->state == MR_STATE_ATTACHED;
+        if (volume->state != MR_STATE_ATTACHED)
+            return MR_RECONCILED_DIFFERS;
+        if (volume->has_error) /* it could not be compared before */
+            mr_volume_set_error(volume, NULL);
+        return result;
     }
     err.residue = MR_RESIDUE_POSSIBLE;
     (void)mr_err_remedy(&err, 0, "PUT the same spec to attach it again, or DELETE it");
     mr_volume_set_error(volume, &err);
     mr_volume_set_state(volume, MR_STATE_FAILED);
     mr_volume_record(volume, "not_as_recorded", NULL, NULL, NULL);
-    return false;
+    return result;
 }
 
 bool mr_reconcile_at_rest(const struct mr_volume *volume)
@@ -85,12 +111,17 @@ static void on_look(void *ctx, struct mr_volume *volume, struct json_object *see
     struct json_object *document = pending->document;
 
     if (volume && mr_reconcile_at_rest(volume)) {
-        bool same = mr_reconcile_looked(volume, seen);
-        count(document, "looked");
-        if (same)
+        static const char *const lists[] = {
+            [MR_RECONCILED_UNKNOWN] = "not_looked",
+            [MR_RECONCILED_DIFFERS] = "differs",
+        };
+        enum mr_reconciled result = mr_reconcile_looked(volume, seen);
+        if (result != MR_RECONCILED_UNKNOWN)
+            count(document, "looked");
+        if (result == MR_RECONCILED_SAME)
             count(document, "as_recorded");
         else
-            (void)json_object_array_add(mr_json_get(document, "differs"),
+            (void)json_object_array_add(mr_json_get(document, lists[result]),
                                         json_object_new_string(volume->id));
     }
     if (volume)
@@ -110,7 +141,8 @@ static struct json_object *new_report(struct mr_engine *engine)
     char text[MR_TIME_TEXT];
 
     for (size_t i = 0; i < engine->volume_count; i++)
-        if (engine->volumes[i]->op)
+        if (engine->volumes[i]->state != MR_STATE_ABSENT &&
+            !mr_reconcile_at_rest(engine->volumes[i]))
             (void)json_object_array_add(busy,
                                         json_object_new_string(engine->volumes[i]->id));
     mr_json_set_string(document, "started_at", mr_time_text(mr_wall_ms(), text));

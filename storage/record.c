@@ -96,8 +96,10 @@ static void on_intent(void *ctx, int rc, const struct mr_err *err)
     struct mr_operation *op = ctx;
 
     mr_unsaved_result(op->engine, rc, err);
-    if (op->ending || op->ended)
+    if (op->ending || op->ended) {
+        op->durable = op->durable || rc == 0; /* should it go on after all */
         return;
+    }
     if (rc < 0) {
         refused(op, err);
         return;

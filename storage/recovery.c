@@ -159,6 +159,10 @@ static void close_stale_operations(struct mr_engine *engine)
         engine->ended_count++;
         (void)mr_fail(&op->error, MR_E_INTERNAL, 0,
                       "the agent or the machine ended during it");
+        (void)mr_err_remedy(&op->error, 0, "%s the volume again",
+                            op->goal == MR_GOAL_ATTACHED ? "PUT" : "DELETE");
+        op->error.residue =
+            mr_volume_has_residue(op->volume) ? MR_RESIDUE_POSSIBLE : MR_RESIDUE_NONE;
     }
 }
 
@@ -169,13 +173,8 @@ static void not_looked_at(struct mr_engine *engine, const struct mr_err *why)
 {
     for (size_t i = 0; i < engine->volume_count; i++) {
         struct mr_volume *volume = engine->volumes[i];
-        struct mr_err err = *why;
-        if (!mr_reconcile_at_rest(volume) || volume->server)
-            continue;
-        (void)mr_err_context(&err, 0, "not compared with the kernel");
-        (void)mr_err_remedy(&err, 0, "PUT the same spec, or POST /reconcile");
-        mr_volume_set_error(volume, &err);
-        mr_server_watch(volume);
+        if (mr_reconcile_at_rest(volume) && !volume->server)
+            mr_reconcile_not_compared(volume, why);
     }
 }
 

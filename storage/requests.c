@@ -28,6 +28,11 @@ static int place_mount(const struct mr_config *config, const char *mount_path,
     const struct mr_roots *roots = &config->mount_roots;
 
     memset(ret, 0, sizeof(*ret));
+    if (strlen(mount_path) >= MR_MOUNT_TEXT) {
+        (void)mr_fail_at(err, MR_E_PATH_NOT_ALLOWED, "/mount_path",
+                         "the mount path has more than %d bytes", MR_MOUNT_TEXT - 1);
+        return mr_err_remedy(err, -EINVAL, "choose a shorter one");
+    }
     for (size_t i = 0; i < roots->count; i++) {
         const char *rest = below(roots->path[i], mount_path);
         if (!rest)
@@ -379,10 +384,10 @@ int mr_engine_detach(struct mr_engine *engine, const char *id, const char *mount
     if (mr_engine_recovering(engine))
         return mr_refuse_recovering(err);
     if (!volume)
-        return mr_refuse_unknown(id, err);
+        return mr_refuse_unknown_detach(engine, id, mount_path, err);
     if (volume->state == MR_STATE_ABSENT && !volume->op) {
         *ret_proof = json_object_get(volume->proof);
-        return *ret_proof ? 0 : mr_refuse_unknown(id, err);
+        return *ret_proof ? 0 : mr_refuse_unknown_detach(engine, id, mount_path, err);
     }
     if (mount_path && strcmp(mount_path, volume->spec->mount_path) != 0)
         return mr_fail(err, MR_E_SPEC_CONFLICT, 0,

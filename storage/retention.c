@@ -75,8 +75,11 @@ static void on_dropped(void *ctx, int rc, const struct mr_err *err)
     }
     if (engine->dropping == 0 && engine->drop_more)
         mr_timer_set(&engine->retention, 0);
-    if (in_use(volume))
+    if (in_use(volume)) {
+        if (volume->number == number) /* no record may follow under that one */
+            volume->number = mr_journal_number(engine->journal);
         return;
+    }
     drop_operations(engine, volume);
     mr_journal_forget(engine->journal, volume);
     mr_engine_remove(engine, volume);
@@ -169,6 +172,8 @@ void mr_retention_start(struct mr_engine *engine)
     for (size_t i = 0; i < engine->volume_count; i++)
         if (engine->volumes[i]->updated_at_ms > engine->retention_newest_ms)
             engine->retention_newest_ms = engine->volumes[i]->updated_at_ms;
+    if (engine->retention_newest_ms > mr_wall_ms()) /* the clock was wrong then, or is */
+        engine->retention_newest_ms = mr_wall_ms();
     mr_timer_init(&engine->retention, engine->loop, look, engine);
     mr_timer_set(&engine->retention, 0);
 }

@@ -257,6 +257,7 @@ void mr_operation_start(struct mr_operation *op, const enum mr_step *plan,
 {
     op->plan = plan;
     op->volume->op = op;
+    op->volume->asked = false;
     op->durable = event == NULL;
     op->journalled = op->journalled || event == NULL;
     mr_volume_touch(op->volume);
@@ -283,7 +284,7 @@ static void start_undo(struct mr_operation *op)
 static bool only_looked(const struct mr_operation *op, const struct mr_err *err)
 {
     return is_attach(op) && !op->fresh && op->step <= MR_STEP_INSPECT &&
-           op->prior_state != MR_STATE_ATTACHING && err->code != MR_E_DEVICE_MISMATCH;
+           op->volume->state != MR_STATE_ATTACHING && err->code != MR_E_DEVICE_MISMATCH;
 }
 
 void mr_operation_fail(struct mr_operation *op, const struct mr_err *err)

@@ -34,7 +34,8 @@ struct mr_surveys {
     struct mr_engine *engine;
     struct mr_survey *queue; /* oldest first */
     struct mr_worker *worker;
-    bool overdue; /* it hangs: nobody waits for it, and there is no other */
+    struct json_object *last; /* the last search's reply; NULL: there was none */
+    bool overdue;             /* it hangs: nobody waits for it, and there is no other */
     struct mr_timer start;
 };
 
@@ -117,6 +118,7 @@ static struct json_object *next_targets(struct mr_survey *survey)
         if (count > 0 && (bytes > BATCH_BYTES || count == BATCH_VOLUMES))
             return targets;
         (void)json_object_array_add(targets, mr_take_ptr(target));
+        volume->asked = true;
         memcpy(survey->after, volume->id, sizeof(survey->after));
     }
     survey->asked_all = true;
@@ -146,7 +148,7 @@ static void on_looked(struct mr_surveys *surveys, struct json_object *message)
         const char *id = mr_json_get_string(seen, "volume");
         struct mr_volume *volume = id ? mr_engine_find(surveys->engine, id) : NULL;
         survey = running(surveys); /* may have been called off */
-        if (volume && survey)
+        if (volume && volume->asked && survey)
             survey->look_fn(survey->ctx, volume, seen, NULL);
     }
     survey = running(surveys);
@@ -228,6 +230,8 @@ static void on_searched(struct mr_surveys *surveys, struct json_object *message)
             (void)json_object_array_add(orphans, json_object_get(orphan));
     }
     mr_json_set(message, "orphans", orphans);
+    (void)json_object_put(surveys->last);
+    surveys->last = json_object_get(message);
     finish(surveys, message, NULL);
 }
 
@@ -332,7 +336,19 @@ void mr_surveys_free(struct mr_surveys *surveys)
     mr_worker_end(surveys->worker);
     while (surveys->queue)
         mr_survey_cancel(surveys->queue);
+    (void)json_object_put(surveys->last);
     free(surveys);
+}
+
+struct json_object *mr_surveys_last(const struct mr_surveys *surveys)
+{
+    struct json_object *last = surveys->last;
+
+    /* What was adopted or is gone since needs no other search to be left out. */
+    for (size_t i = mr_json_count(last, "orphans"); i > 0; i--)
+        if (is_known(surveys->engine, mr_json_at(last, "orphans", i - 1)))
+            (void)json_object_array_del_idx(mr_json_get(last, "orphans"), i - 1, 1);
+    return last;
 }
 
 static struct mr_survey *survey_new(struct mr_engine *engine, void *ctx)

@@ -17,6 +17,9 @@ struct mr_surveys;
 struct mr_surveys *mr_surveys_new(struct mr_engine *engine);
 /* Before the workers; asks that are open are dropped without a call. */
 void mr_surveys_free(struct mr_surveys *surveys);
+/* The reply of the last search, borrowed, without what the journal knows by now; NULL:
+ * there was none. */
+struct json_object *mr_surveys_last(const struct mr_surveys *surveys);
 /* Looks at every volume that is attached and has no operation. Calls for each with its
  * element of `volumes` (protocol.h), borrowed; it may have come to have an operation
  * meanwhile. At the end once with volume NULL, and err when not all were looked at.
@@ -46,9 +49,16 @@ void mr_recovery_stop(struct mr_engine *engine);
 /* --- reconcile.c --- */
 /* Attached, and nothing is under way. */
 bool mr_reconcile_at_rest(const struct mr_volume *volume);
-/* Compares it with what a survey has seen; what differs makes it `failed`. True: it is as
- * the journal says. */
-bool mr_reconcile_looked(struct mr_volume *volume, struct json_object *seen);
+enum mr_reconciled {
+    MR_RECONCILED_UNKNOWN = 0,
+    MR_RECONCILED_SAME,
+    MR_RECONCILED_DIFFERS,
+};
+/* Compares it with what a survey has seen; what differs makes it `failed`. */
+enum mr_reconciled mr_reconcile_looked(struct mr_volume *volume,
+                                       struct json_object *seen);
+/* Nobody could look, or tell. It is served on; that it is as recorded is not said. */
+void mr_reconcile_not_compared(struct mr_volume *volume, const struct mr_err *why);
 
 /* --- orphans.c: forgotten volumes --- */
 /* The first one whose id sorts after `after` (NULL: the first of all), or NULL. */

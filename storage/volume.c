@@ -241,7 +241,8 @@ struct json_object *mr_volume_to_row(const struct mr_volume *volume)
     mr_json_set_int(row, "attached_at_ms", volume->attached_at_ms);
     mr_json_set_int(row, "updated_at_ms", volume->updated_at_ms);
     mr_json_set_int(row, "unmounted_at_ms", volume->unmounted_at_ms);
-    mr_json_set_string(row, "operation", running ? op->id : NULL);
+    const struct mr_operation *next = running ? op : is_mending(op) ? op->then : NULL;
+    mr_json_set_string(row, "operation", next ? next->id : NULL);
     mr_json_set(row, "waited_for", op ? json_object_get(op->waited_for) : NULL);
     mr_json_set_bool(row, "accept_data_loss", op && op->accept_data_loss);
     mr_json_set(row, "forgotten", json_object_get(forgotten));

@@ -215,7 +215,7 @@ static int reply_gone(const struct mr_worker *worker, const struct unmap_args *a
                                       finish_ms, evidence) == 1;
     /* Only who has seen the whole end can vouch for it: after a crash the traces are
      * gone. */
-    if (worker->unmapped_diskseq != args->identity.diskseq &&
+    if ((!args->has_device || worker->unmapped_diskseq != args->identity.diskseq) &&
         mr_json_get(evidence, "session"))
         mr_json_set_string(evidence, "session", "unknown");
     mr_json_set(reply, "evidence", evidence);

@@ -116,8 +116,9 @@ static int fail_locked(const char *path, struct mr_err *err)
     char node[32];
 
     mr_loop_of_path(path, node);
-    return mr_fail(err, MR_E_SOURCE_IN_USE, EBUSY, "'%s' is %s%s", path,
-                   node[0] ? "mapped already, as " : "locked by another user", node);
+    int r = mr_fail(err, MR_E_SOURCE_IN_USE, EBUSY, "'%s' is %s%s", path,
+                    node[0] ? "mapped already, as " : "locked by another user", node);
+    return node[0] ? mr_err_remedy(err, r, "GET /orphans lists what no volume knows") : r;
 }
 
 /* Opens the checked file for I/O and locks it. */

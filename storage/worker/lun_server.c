@@ -151,8 +151,8 @@ static int open_process(const struct mr_lun_server *server)
 {
     MR_AUTO_CLOSE int pidfd = pidfd_open(server->pid, 0);
 
-    if (pidfd < 0)
-        return -errno;
+    if (pidfd < 0) /* EINVAL, ENOENT: the number of a thread; pidfd_open(2) */
+        return server->pid > 0 && (errno == EINVAL || errno == ENOENT) ? -ESRCH : -errno;
     /* Read after the pidfd was opened, which cannot change to another process any more.
      */
     uint64_t its_start = mr_process_start_time(server->pid);

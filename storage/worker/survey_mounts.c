@@ -198,6 +198,8 @@ static struct json_object *new_record(struct looking *looking,
     const char *rest = NULL;
     size_t longest = 0;
 
+    if (strcmp(entry->root, "/") != 0) /* a bind of a directory: never made by us */
+        return NULL;
     for (size_t i = 0; i < json_object_array_length(search->roots); i++) {
         const char *root =
             json_object_get_string(json_object_array_get_idx(search->roots, i));

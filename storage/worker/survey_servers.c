@@ -12,6 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "storage/base/cleanup.h"
@@ -205,6 +208,7 @@ static void listen_to_all(struct talks *talks, int64_t until_ns)
 struct owned {
     unsigned long inode;
     pid_t pid;
+    int fd; /* its number there */
 };
 
 struct sockets {
@@ -213,7 +217,7 @@ struct sockets {
     bool known; /* the list is made */
 };
 
-static bool add_socket(struct sockets *sockets, pid_t pid, unsigned long inode)
+static bool add_socket(struct sockets *sockets, pid_t pid, int fd, unsigned long inode)
 {
     struct owned *bigger =
         realloc(sockets->list, (sockets->count + 1) * sizeof(*sockets->list));
@@ -221,7 +225,8 @@ static bool add_socket(struct sockets *sockets, pid_t pid, unsigned long inode)
     if (!bigger)
         return false;
     sockets->list = bigger;
-    sockets->list[sockets->count++] = (struct owned){.inode = inode, .pid = pid};
+    sockets->list[sockets->count++] =
+        (struct owned){.inode = inode, .pid = pid, .fd = fd};
     return true;
 }
 
@@ -242,7 +247,8 @@ static bool read_sockets(int dir, pid_t pid, struct sockets *sockets)
         ssize_t len = readlinkat(dirfd(fds), entry->d_name, target, sizeof(target) - 1);
         target[len > 0 ? len : 0] = '\0';
         if (sscanf(target, "socket:[%lu]", &inode) == 1)
-            all = add_socket(sockets, pid, inode) && all;
+            all = add_socket(sockets, pid, (int)strtol(entry->d_name, NULL, 10), inode) &&
+                  all;
     }
     return all;
 }
@@ -269,12 +275,30 @@ static void read_owned(struct mr_search *search, struct sockets *sockets)
     }
 }
 
-static pid_t owner_of(const struct sockets *sockets, unsigned long inode)
+/* The line said so; the socket itself cannot lie (getsockname(2)). */
+static bool is_bound_to(const struct owned *owned, const char *path)
+{
+    MR_AUTO_CLOSE int pidfd = pidfd_open(owned->pid, 0);
+    MR_AUTO_CLOSE int fd = pidfd < 0 ? -1 : pidfd_getfd(pidfd, owned->fd, 0);
+    struct sockaddr_un address = {.sun_family = AF_UNSPEC};
+    char name[sizeof(address.sun_path) + 1] = "";
+    socklen_t len = sizeof(address);
+
+    if (fd < 0 || getsockname(fd, (struct sockaddr *)&address, &len) < 0 ||
+        address.sun_family != AF_UNIX)
+        return false;
+    memcpy(name, address.sun_path, sizeof(address.sun_path));
+    return strcmp(name, path) == 0;
+}
+
+/* 0: it has ended, is not ours, or has another name. */
+static pid_t owner_of(const struct sockets *sockets, unsigned long inode,
+                      const char *path)
 {
     for (size_t i = 0; i < sockets->count; i++)
-        if (sockets->list[i].inode == inode)
+        if (sockets->list[i].inode == inode && is_bound_to(&sockets->list[i], path))
             return sockets->list[i].pid;
-    return 0; /* it has ended, or is not ours */
+    return 0;
 }
 
 /* One line of /proc/net/unix (net/unix/af_unix.c unix_seq_show()): whose token, and which
@@ -318,7 +342,11 @@ static void find_nameless(struct mr_search *search)
             continue;
         if (!sockets.known)
             read_owned(search, &sockets);
-        struct mr_lun_server server = {.pid = owner_of(&sockets, inode)};
+        char path[PATH_MAX];
+        struct mr_lun_server server = {.pid = 0};
+        if (mr_format(path, sizeof(path), "%s/lun/%s" SOCKET_SUFFIX, search->runtime_dir,
+                      token) == 0)
+            server.pid = owner_of(&sockets, inode, path);
         server.start_time = server.pid ? mr_process_start_time(server.pid) : 0;
         if (server.pid != 0)
             (void)note_server(search, token, &server);

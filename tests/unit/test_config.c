@@ -104,7 +104,7 @@ static void test_all_keys_are_read(void **state)
                           "timeout_seconds = 3\n"
                           "[worker]\ndeadline_seconds=5\nformat_deadline_seconds=6\n"
                           "[journal]\nhistory_days = 3650\nhistory_mib = 65536\n"
-                          "proofs_kept = 0"),
+                          "proofs_kept = 1"),
                      0);
     assert_int_equal(config.mount_roots.count, 3);
     assert_string_equal(config.mount_roots.path[2], "/c");
@@ -116,7 +116,7 @@ static void test_all_keys_are_read(void **state)
     assert_int_equal(config.format_deadline_ns, 6 * MR_NS_PER_S);
     assert_int_equal(config.history_age_ms, 3650 * MS_PER_DAY);
     assert_int_equal(config.history_bytes, 65536LL << 20);
-    assert_int_equal(config.proofs_kept, 0);
+    assert_int_equal(config.proofs_kept, 1);
 }
 
 static void test_long_lines_are_read(void **state)
@@ -166,7 +166,7 @@ static void test_bad_values_are_refused_by_line(void **state)
     refused("[journal]\nhistory_days = 0\n", 2, "'0'");
     refused("[journal]\nhistory_days = 3651\n", 2, "'3651'");
     refused("[journal]\nhistory_mib = 65537\n", 2, "'65537'");
-    refused("[journal]\nproofs_kept = -1\n", 2, "'-1'");
+    refused("[journal]\nproofs_kept = 0\n", 2, "'0'");
     refused("[journal]\nproofs_kept = 100001\n", 2, "'100001'");
     refused("[iscsi]\ninitiator_name = host\n", 2, "'host'");
     assert_true(load_bytes("[mount]\n\0", 9) < 0);

@@ -165,14 +165,16 @@ static void test_put_while_an_undo_waits_brings_it_back(void **state)
 static void test_agent_may_stop_between_cancel_and_attach(void **state)
 {
     struct env *env = *state;
+    char id[MR_OPERATION_ID_TEXT];
     (void)start_held(env, "claim", "[{'result':'busy'}]");
-    (void)put(env, "v");
+    (void)snprintf(id, sizeof(id), "%s", mr_operation_id(put(env, "v")));
     env_stop(env);
     script(env, "inspect", ABSENT_NOW);
     (void)asked(env);
     env_start(env);
     assert_int_equal(v(env)->state, MR_STATE_ATTACHING);
-    run_to_end(env, v(env)->op); /* the last word was PUT */
+    assert_string_equal(mr_operation_id(v(env)->op), id); /* what the caller was told */
+    run_to_end(env, v(env)->op);                          /* the last word was PUT */
     assert_int_equal(v(env)->state, MR_STATE_ATTACHED);
     assert_null(strstr(asked(env), "unmap"));
 }

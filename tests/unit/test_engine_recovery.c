@@ -154,6 +154,20 @@ static void test_what_could_not_be_compared_is_not_called_compared(void **state)
     assert_false(v(env)->has_error);
 }
 
+static void test_reconcile_makes_up_for_a_look_that_failed(void **state)
+{
+    struct env *env = *state;
+    struct mr_err err;
+    script(env, "look",
+           "[{'exit':1},{'exit':1},{'exit':1},{'found':true,'mounted':'present'}]");
+    restart(env);
+    run_until(env, recovered);
+    assert_true(v(env)->has_error);
+    assert_non_null(mr_engine_reconcile(env->engine, on_answer, NULL, &err));
+    run_until(env, one_answer);
+    assert_false(v(env)->has_error);
+}
+
 #define MANY 20
 
 static bool all_gone(struct env *env)
@@ -393,6 +407,78 @@ static void test_server_without_a_device_is_waited_for(void **state)
     assert_int_equal(mr_operation_ended(op), 1);
 }
 
+#define NO_SERVER(complete)                                                              \
+    "[{'complete':" complete ",'orphans':[{'token':'" TOKEN                              \
+    "','driver':'iscsi'," DEVICE(77) ",'source':null,'mounts':[],'server':null}]}]"
+
+static void test_adopted_device_whose_server_is_gone_says_so(void **state)
+{
+    struct env *env = *state;
+    script(env, "search", NO_SERVER("true"));
+    adopt(env);
+    assert_true(orphan(env)->server_lost);
+}
+
+static void test_server_that_may_not_have_been_seen_is_not_called_gone(void **state)
+{
+    struct env *env = *state;
+    script(env, "search", NO_SERVER("false"));
+    adopt(env);
+    assert_false(orphan(env)->server_lost);
+}
+
+static void test_mount_without_device_and_server_is_not_called_released(void **state)
+{
+    struct env *env = *state;
+    script(env, "search",
+           "[{'complete':true,'orphans':[{'token':'" TOKEN "','driver':'iscsi',"
+           "'identity':null,'server':null,'mounts':[],"
+           "'fuse_mounts':[{'mount_id':5,'path':'/x'}]}]}]");
+    adopt(env);
+    assert_int_equal(last_err.code, MR_E_DEVICE_HELD);
+    assert_null(orphan(env));
+}
+
+static enum mr_code refused_delete(struct env *env, const char *id, const char *path)
+{
+    struct mr_operation *op = NULL;
+    struct json_object *proof = NULL;
+    memset(&last_err, 0, sizeof(last_err));
+    assert_true(mr_engine_detach(env->engine, id, path, false, &op, &proof, &last_err) <
+                0);
+    return last_err.code;
+}
+
+static void test_delete_of_what_no_journal_knows_is_not_a_plain_not_found(void **state)
+{
+    struct env *env = *state;
+    list(env); /* complete, and nothing there */
+    assert_int_equal(refused_delete(env, "x", NULL), MR_E_VOLUME_NOT_FOUND);
+    assert_string_equal(last_err.remedy, "");
+    script(env, "search", "[{'complete':true,'orphans':[" EVIDENCE "]}]");
+    list(env);
+    /* By the default place of this id, and by the guard. */
+    assert_int_equal(refused_delete(env, "x", NULL), MR_E_ORPHAN);
+    assert_non_null(strstr(last_err.remedy, ORPHAN));
+    assert_int_equal(refused_delete(env, "y", "/elsewhere"), MR_E_ORPHAN);
+    assert_int_equal(last_err.residue, MR_RESIDUE_POSSIBLE);
+    assert_int_equal(refused_delete(env, "y", NULL), MR_E_VOLUME_NOT_FOUND);
+    assert_int_equal(last_err.residue, MR_RESIDUE_UNKNOWN);
+    assert_non_null(strstr(last_err.remedy, "GET /orphans"));
+    adopt(env); /* then the journal knows it */
+    assert_int_equal(refused_delete(env, "x", NULL), MR_E_VOLUME_NOT_FOUND);
+    assert_string_equal(last_err.remedy, "");
+}
+
+static void test_volume_with_the_id_of_an_orphan_is_in_its_way(void **state)
+{
+    struct env *env = *state;
+    run_to_end(env, put(env, ORPHAN)); /* fails: the fake maps the same device again */
+    script(env, "search", "[{'complete':true,'orphans':[" EVIDENCE "]}]");
+    adopt(env);
+    assert_int_equal(last_err.code, MR_E_SPEC_CONFLICT);
+}
+
 static void test_orphan_that_is_gone_is_not_adopted(void **state)
 {
     struct env *env = *state;
@@ -435,6 +521,7 @@ int main(void)
         T(test_gone_device_is_not_attached),
         T(test_survey_that_dies_is_repeated),
         T(test_what_could_not_be_compared_is_not_called_compared),
+        T(test_reconcile_makes_up_for_a_look_that_failed),
         T(test_many_cut_off_detaches_go_on_some_at_a_time),
         T(test_reconcile_says_what_it_looked_at),
         T(test_reconcile_finds_what_differs),
@@ -446,6 +533,11 @@ int main(void)
         T(test_lists_asked_for_together_share_one_search),
         T(test_adopted_orphan_is_detached_by_the_rules_of_all),
         T(test_server_without_a_device_is_waited_for),
+        T(test_adopted_device_whose_server_is_gone_says_so),
+        T(test_server_that_may_not_have_been_seen_is_not_called_gone),
+        T(test_mount_without_device_and_server_is_not_called_released),
+        T(test_delete_of_what_no_journal_knows_is_not_a_plain_not_found),
+        T(test_volume_with_the_id_of_an_orphan_is_in_its_way),
         T(test_orphan_that_is_gone_is_not_adopted),
         T(test_adoption_that_cannot_be_written_did_not_happen),
     };

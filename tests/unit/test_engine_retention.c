@@ -224,6 +224,48 @@ static void test_put_while_it_is_being_forgotten_gets_a_number_of_its_own(void *
     assert_non_null(mr_engine_find(env->engine, "a"));
 }
 
+/* More than the journal removes in one step: what is left of the volume keeps the number.
+ */
+static void add_lines(const struct env *env, const char *id, int count)
+{
+    char sql[256];
+    (void)snprintf(sql, sizeof(sql),
+                   "WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i "
+                   "WHERE n < %d) INSERT INTO history(volume, at, event) "
+                   "SELECT number, updated_at, 'x' FROM i, volume WHERE id = '%s'",
+                   count, id);
+    run_sql(env, sql);
+}
+
+static void test_asked_about_while_it_is_being_forgotten_gets_another_number(void **state)
+{
+    struct env *env = *state;
+    attach_and_detach(env, "a");
+    env_stop(env);
+    add_lines(env, "a", 1200);
+    env_start(env);
+    run_until(env, settled);
+    struct mr_volume *a = mr_engine_lookup(env->engine, "a");
+    int64_t number = a->number;
+    env->config.proofs_kept = 0;
+    mr_timer_set(&env->engine->retention, 0);
+    run_until(env, dropping);
+    struct mr_pending *pending = mr_pending_new(env->engine, a, on_answer, NULL);
+    assert_non_null(pending);
+    run_until(env, settled);
+    assert_ptr_equal(mr_engine_lookup(env->engine, "a"), a);
+    assert_true(a->number > number);
+    mr_pending_cancel(pending);
+    struct mr_operation *op = put(env, "a");
+    run_to_end(env, op);
+    assert_int_equal(mr_operation_ended(op), 1);
+    env_stop(env);
+    assert_int_equal(count_rows(env, "volume WHERE state = 'attached' AND id = 'a'"), 1);
+    env_start(env);
+    run_until(env, settled);
+    assert_non_null(mr_engine_find(env->engine, "a"));
+}
+
 static void test_what_the_journal_keeps_is_not_forgotten(void **state)
 {
     struct env *env = *state;
@@ -319,6 +361,7 @@ int main(void)
         T(test_a_clock_that_jumps_ages_nothing),
         T(test_who_is_asked_about_stays_until_the_answer),
         T(test_put_while_it_is_being_forgotten_gets_a_number_of_its_own),
+        T(test_asked_about_while_it_is_being_forgotten_gets_another_number),
         T(test_what_the_journal_keeps_is_not_forgotten),
         T(test_time_held_does_not_follow_a_clock_that_is_set),
         T(test_time_held_that_cannot_be_told_is_not_invented),

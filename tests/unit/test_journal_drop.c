@@ -68,12 +68,35 @@ static void test_a_long_history_is_dropped_piece_by_piece(void **state)
     assert_int_equal(query(f, "SELECT group_concat(number) = '2' FROM volume"), 1);
 }
 
+/* Against the rules; but what is recorded must not be lost under the name of the rest. */
+static void test_a_record_of_a_dropped_number_brings_its_id_back(void **state)
+{
+    struct fixture *f = *state;
+    struct loaded *l = &f->loaded;
+    make_lines(f, 2800);
+    open_journal(f);
+    drop(f, 1);
+    append(f, 1, "same", 0);
+    wait_acks(f, f->acked + 1);
+    assert_int_equal(f->acks[0].rc, 0);
+    reopen_journal(f);
+    load(f, 100, l);
+    assert_int_equal(l->volumes, 1);
+    retain(f, &(struct mr_journal_retention){INT64_MAX / 2, INT64_MAX});
+    reopen_journal(f);
+    load(f, 100, l);
+    assert_int_equal(l->volumes, 1);
+    close_journal(f);
+    assert_int_equal(query(f, "SELECT group_concat(id) = 'same' FROM volume"), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         JOURNAL_TEST(test_a_dropped_volume_leaves_nothing_but_its_number),
         JOURNAL_TEST(test_a_number_is_not_used_again_after_all_volumes_were_dropped),
         JOURNAL_TEST(test_a_long_history_is_dropped_piece_by_piece),
+        JOURNAL_TEST(test_a_record_of_a_dropped_number_brings_its_id_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

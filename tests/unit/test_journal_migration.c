@@ -213,6 +213,31 @@ static void test_a_rebuild_that_does_not_fit_is_made_up_for_later(void **state)
     unmount(f);
 }
 
+/* A rebuild would keep a copy of it in memory. */
+static void test_a_large_old_journal_is_rebuilt_only_after_it_was_pruned(void **state)
+{
+    struct fixture *f = *state;
+    mount_small(f, "128m");
+    make_old(f, 40, 350000); /* 42 MB */
+    open_journal(f);
+    assert_loads(f, 40);
+    append_new(f, 40);
+    wait_acks(f, 1);
+    assert_int_equal(f->acks[40].rc, 0);
+    reopen_journal(f);
+    assert_loads(f, 41);
+    close_journal(f);
+    assert_int_equal(query(f, "PRAGMA user_version"), PRESENT_SCHEMA);
+    assert_int_equal(query(f, "PRAGMA auto_vacuum"), 0);
+
+    run_sql(f, "DELETE FROM history"); /* the file keeps its length */
+    open_journal(f);
+    assert_loads(f, 41);
+    close_journal(f);
+    assert_present(f);
+    unmount(f);
+}
+
 /* --- kill -9 --- */
 
 static void open_and_be_killed(struct fixture *f, int64_t after_ns)
@@ -263,6 +288,7 @@ int main(void)
         JOURNAL_TEST(test_a_migration_cut_off_by_kill_9_loses_nothing),
         JOURNAL_TEST(test_on_a_full_disk_an_old_journal_stays_what_it_was),
         JOURNAL_TEST(test_a_rebuild_that_does_not_fit_is_made_up_for_later),
+        JOURNAL_TEST(test_a_large_old_journal_is_rebuilt_only_after_it_was_pruned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,8 @@
  * The worker and a mooring-lun of another version, and of none: what is understood, what
  * is refused, and that an end is seen in every case.
  */
+#include <pthread.h>
+
 #include "storage/lun/control.h"
 #include "tests/unit/test_worker_lun_env.h"
 
@@ -272,6 +274,52 @@ static void test_presence_of_a_server(void **state)
     assert_int_equal(mr_lun_presence(&unsure), MR_ABSENT_NOW);
 }
 
+struct other_thread {
+    pthread_barrier_t meeting; /* once it has said its number, and at its end */
+    pid_t tid;
+};
+
+static void *stay(void *arg)
+{
+    struct other_thread *thread = arg;
+
+    thread->tid = gettid();
+    (void)pthread_barrier_wait(&thread->meeting);
+    (void)pthread_barrier_wait(&thread->meeting);
+    return NULL;
+}
+
+/* Threads and processes have their numbers from one pool. */
+static void test_server_whose_number_a_thread_has_now_has_ended(void **state)
+{
+    static struct other_thread thread; /* which outlives a test that fails */
+    pthread_t id;
+    struct mr_err err = {0};
+
+    (void)state;
+    assert_int_equal(pthread_barrier_init(&thread.meeting, NULL, 2), 0);
+    assert_int_equal(pthread_create(&id, NULL, stay, &thread), 0);
+    (void)pthread_barrier_wait(&thread.meeting);
+    struct mr_lun_server server = {.pid = thread.tid, .start_time = 5};
+    assert_int_equal(mr_lun_presence(&server), MR_ABSENT_NOW);
+    assert_true(mr_lun_await_end(&server, 0));
+    assert_int_equal(mr_lun_kill(&server, 10, &err), 0);
+    (void)pthread_barrier_wait(&thread.meeting);
+    assert_int_equal(pthread_join(id, NULL), 0);
+    (void)pthread_barrier_destroy(&thread.meeting);
+}
+
+static void test_server_without_a_number_is_not_said_to_have_ended(void **state)
+{
+    const struct mr_lun_server server = {.pid = 0};
+    struct mr_err err = {0};
+
+    (void)state;
+    assert_int_equal(mr_lun_presence(&server), MR_PRESENCE_UNKNOWN);
+    assert_false(mr_lun_await_end(&server, 0));
+    assert_true(mr_lun_kill(&server, 10, &err) < 0);
+}
+
 static int teardown(void **state)
 {
     (void)state;
@@ -294,6 +342,8 @@ static int run(void)
         LUN_TEST(test_silence_is_bounded),
         LUN_TEST(test_our_own_server_is_understood),
         LUN_TEST(test_presence_of_a_server),
+        LUN_TEST(test_server_whose_number_a_thread_has_now_has_ended),
+        LUN_TEST(test_server_without_a_number_is_not_said_to_have_ended),
     };
 
     return cmocka_run_group_tests_name("a mooring-lun of any version", tests, NULL, NULL);

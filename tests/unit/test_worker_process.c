@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 
 #include "storage/base/msg.h"
@@ -345,6 +346,44 @@ static void test_unmap_with_a_plain_opener_is_bound_then_gone(void **state)
     assert_int_equal(stop(), 0);
 }
 
+static pid_t start_server(struct json_object *common)
+{
+    struct json_object *identity = json_object_new_object();
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;)
+            (void)pause();
+    }
+    mr_json_set_int(identity, "lun_pid", pid);
+    mr_json_set_int(identity, "lun_start_time", (int64_t)mr_process_start_time(pid));
+    mr_json_set(common, "identity", identity);
+    mr_json_set_string(common, "driver", "iscsi");
+    return pid;
+}
+
+/* There is no trace that would tell: no socket is also what a cleaner leaves. */
+static void test_server_without_a_device_is_never_said_to_have_logged_out(void **state)
+{
+    MR_AUTO_JSON struct json_object *common = new_common();
+
+    (void)state;
+    pid_t server = start_server(common);
+    start_ready();
+    ask_result(common, "gone", "{}", "bound");
+    assert_int_equal(kill(server, SIGKILL), 0);
+    assert_int_equal(waitpid(server, NULL, 0), server);
+    MR_AUTO_JSON struct json_object *gone = ask_ok(common, "gone", "{}");
+    assert_text(gone, "result", "gone");
+    struct json_object *evidence = mr_json_get(gone, "evidence");
+    assert_text(evidence, "lun_server", "exited");
+    assert_text(evidence, "session", "unknown");
+    assert_false(mr_json_get_bool(evidence, "exclusive_open", true));
+    assert_int_equal(stop(), 0);
+}
+
 static void test_claim_is_given_back_by_the_end_of_the_worker(void **state)
 {
     MR_AUTO_JSON struct json_object *common = new_common();
@@ -555,6 +594,7 @@ static int run(void)
         WITH_WORKER(test_xfs_volume_goes_up_and_down),
         WITH_WORKER(test_next_worker_finds_device_and_mount_of_a_killed_one),
         WITH_WORKER(test_unmap_with_a_plain_opener_is_bound_then_gone),
+        WITH_WORKER(test_server_without_a_device_is_never_said_to_have_logged_out),
         cmocka_unit_test(test_claim_is_given_back_by_the_end_of_the_worker),
         WITH_WORKER(test_keep_takes_a_put_off_unmap_back),
         WITH_WORKER(test_mapping_a_mapped_file_names_the_source),

@@ -179,6 +179,33 @@ static void test_mounts_of_an_orphan_can_be_taken_down_by_their_record(void **st
     mr_mounter_tidy(&record);
 }
 
+/* A bind of somebody else's: to unmount it is not ours. */
+static void test_mount_of_a_subdirectory_has_no_record(void **state)
+{
+    char whole[ENV_PATH];
+    char part[ENV_PATH];
+    char bound[ENV_PATH];
+
+    (void)state;
+    env_map("a.img", ENV_SMALL_BYTES, token, &device);
+    ENV_RUN("/sbin/mkfs.ext4", "-q", "-F", device.node);
+    assert_int_equal(mkdir(env_path(whole, env_mounts, "whole"), 0700), 0);
+    assert_int_equal(mkdir(env_path(bound, env_mounts, "bound"), 0700), 0);
+    assert_int_equal(mount(device.node, whole, "ext4", 0, NULL), 0);
+    assert_int_equal(mkdir(env_path(part, whole, "part"), 0700), 0);
+    assert_int_equal(mount(part, bound, NULL, MS_BIND, NULL), 0);
+    struct json_object *mounts = mr_json_get(find_one(true, token), "mounts");
+    assert_int_equal(umount2(bound, 0), 0);
+    assert_int_equal(umount2(whole, 0), 0);
+    assert_int_equal(rmdir(bound), 0);
+    assert_int_equal(rmdir(whole), 0);
+    assert_int_equal(json_object_array_length(mounts), 2);
+    assert_text(json_object_array_get_idx(mounts, 0), "path", whole);
+    assert_non_null(mr_json_get(json_object_array_get_idx(mounts, 0), "mount"));
+    assert_text(json_object_array_get_idx(mounts, 1), "path", bound);
+    assert_null_member(json_object_array_get_idx(mounts, 1), "mount");
+}
+
 static void test_mount_path_that_is_no_text_has_no_record(void **state)
 {
     char path[ENV_PATH];
@@ -205,7 +232,7 @@ static void test_reply_fits_into_a_message(void **state)
 
     (void)state;
     memcpy(path, env_mounts, len);
-    while (len < 3000) {
+    while (len < 3800) {
         (void)snprintf(path + len, sizeof(path) - len, "/%0200d", 0);
         len += 201;
     }
@@ -327,6 +354,7 @@ static int run(void)
         SEARCH_TEST(test_deleted_file_is_no_source),
         SEARCH_TEST(test_file_name_that_is_no_text_is_no_source),
         SEARCH_TEST(test_mounts_of_an_orphan_can_be_taken_down_by_their_record),
+        SEARCH_TEST(test_mount_of_a_subdirectory_has_no_record),
         SEARCH_TEST(test_mount_path_that_is_no_text_has_no_record),
         SEARCH_TEST(test_reply_fits_into_a_message),
         SEARCH_TEST(test_fuse_mount_with_our_mark_is_an_orphan),

@@ -4,6 +4,7 @@
  * somebody else's.
  */
 #include <grp.h>
+#include <stddef.h>
 
 #include "tests/unit/test_worker_search_env.h"
 
@@ -105,43 +106,98 @@ static void test_server_whose_socket_was_unlinked_is_found(void **state)
     assert_none(true);
 }
 
-/* A name like ours, bound by a nobody in a root directory of his own. */
-static void forge_socket(int ready)
+/* A child without rights, in this root directory, that binds a name and keeps it. */
+static pid_t nobody_start(const char *root, void (*bind_name)(void))
 {
-    char path[ENV_PATH];
+    size_t i = 0;
+    int ready[2];
+    char byte;
 
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (chroot(env_path(path, env_dir, "jail")) < 0 || chdir("/") < 0 ||
-        setgroups(0, NULL) < 0 || setgid(65534) < 0 || setuid(65534) < 0)
-        _exit(1);
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (chroot(root) < 0 || chdir("/") < 0 || setgroups(0, NULL) < 0 ||
+            setgid(65534) < 0 || setuid(65534) < 0)
+            _exit(1);
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* setuid(2) would have cleared it */
+        bind_name();
+        if (write(ready[1], "", 1) != 1)
+            _exit(1);
+        for (;;)
+            (void)pause();
+    }
+    assert_true(pid > 0);
+    while (fakes[i] != 0)
+        i++;
+    fakes[i] = pid;
+    (void)close(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    (void)close(ready[0]);
+    return pid;
+}
+
+/* A name like ours, in a root directory of his own. */
+static void bind_our_name(void)
+{
     (void)fake_listen(token, 8);
-    if (write(ready, "", 1) != 1)
-        _exit(1);
-    for (;;)
-        (void)pause();
 }
 
 static void test_socket_of_somebody_else_is_no_server_of_ours(void **state)
 {
     char path[2 * ENV_PATH];
-    int ready[2];
-    char byte;
+    char jail[ENV_PATH];
 
     (void)state;
     (void)env_token(token);
     (void)snprintf(path, sizeof(path), "%s/jail%s/lun", env_dir, env_dir);
     assert_int_equal(mr_mkdir_p(path, 0755), 0);
     assert_int_equal(chown(path, 65534, 65534), 0);
-    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
-    pid_t pid = fork();
-    if (pid == 0)
-        forge_socket(ready[1]);
-    fakes[0] = pid;
-    (void)close(ready[1]);
-    assert_int_equal(read(ready[0], &byte, 1), 1);
-    (void)close(ready[0]);
+    pid_t pid = nobody_start(env_path(jail, env_dir, "jail"), bind_our_name);
     assert_none(true);
     fake_stop(pid);
+}
+
+/* Of the socket that is bound to the name of this token. */
+static unsigned long socket_inode(const char *its)
+{
+    MR_AUTO_FREE char *table = NULL;
+    char path[ENV_PATH];
+    unsigned long inode = 0;
+
+    assert_true(mr_read_file(AT_FDCWD, "/proc/net/unix", 1 << 24, &table) > 0);
+    char *end = strstr(table, fake_socket(path, its));
+    assert_non_null(end);
+    end[-1] = '\0';
+    assert_int_equal(sscanf(strrchr(table, ' '), "%lu", &inode), 1);
+    return inode;
+}
+
+static unsigned long forged_inode;
+
+/* An abstract name with a whole line of /proc/net/unix in it. */
+static void bind_forged_line(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (mr_format(address.sun_path + 1, sizeof(address.sun_path) - 1,
+                  "\n0: 0 0 10000 1 1 %lu %s/lun/%s.sock", forged_inode, env_dir,
+                  "ffffffffffffffffffffffffffffffff") < 0 ||
+        bind(fd, (const struct sockaddr *)&address,
+             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
+                         strlen(address.sun_path + 1))) < 0)
+        _exit(1);
+}
+
+/* It would be ended as an orphan. */
+static void test_forged_line_makes_no_orphan_of_a_known_server(void **state)
+{
+    (void)state;
+    (void)fake_start(env_token(token), fake_old);
+    know_token(token);
+    forged_inode = socket_inode(token);
+    (void)nobody_start("/", bind_forged_line);
+    assert_none(true);
 }
 
 static struct json_object *answer_hostile(const char *its, struct json_object *request)
@@ -239,6 +295,7 @@ static int run(void)
         SEARCH_TEST(test_silent_servers_are_listed_as_mute),
         SEARCH_TEST(test_server_whose_socket_was_unlinked_is_found),
         SEARCH_TEST(test_socket_of_somebody_else_is_no_server_of_ours),
+        SEARCH_TEST(test_forged_line_makes_no_orphan_of_a_known_server),
         SEARCH_TEST(test_hostile_status_is_not_passed_on),
         SEARCH_TEST(test_other_files_among_the_sockets_are_left_alone),
         SEARCH_TEST(test_number_of_orphans_is_bounded),
