@@ -186,7 +186,10 @@ static void mapped(struct mr_operation *op, struct json_object *message)
     if (op->mapped) { /* its last user was faster */
         op->mapped = false;
         mr_volume_clear_identity(volume);
-        begin_map(op);
+        /* Again durable before another is made: the next step is `map` once more. */
+        op->step = MR_STEP_INSPECT;
+        op->next_step--;
+        mr_operation_record(op, "mend_intent", NULL, mr_operation_advance);
         return;
     }
     mr_identity_from_json(&volume->identity, mr_json_get(message, "identity"));

@@ -170,7 +170,10 @@ static void go_on_after_all(struct mr_operation *op, const struct mr_err *err)
     op->forget = NULL;
     mr_cancel_refuse(op, err);
     mr_pending_answer(mr_take_ptr(op->forgetting), NULL, err);
-    mr_operation_retry_in(op, 0);
+    if (op->durable)
+        mr_operation_retry_in(op, 0);
+    else
+        refused(op, err); /* it had not begun */
 }
 
 static void on_end_durable(void *ctx, int rc, const struct mr_err *err)

@@ -39,10 +39,8 @@ static struct mr_operation *revive(struct mr_volume *volume, enum mr_goal goal,
         return op;
     }
     op = mr_operation_new(engine, volume, goal, NULL);
-    if (op) {
+    if (op)
         mr_engine_keep_operation(engine, op);
-        mr_operation_announce(op);
-    }
     return op;
 }
 
@@ -74,7 +72,9 @@ static int resume(struct mr_volume *volume, const struct unfinished *last,
         (void)mr_err_remedy(&op->error, 0, "PUT the volume again");
     }
     op->plan = mr_plan(from, goal);
-    volume->op = op; /* starts when it is its turn */
+    volume->op = op;     /* starts when it is its turn */
+    if (!op->journalled) /* the row tells what it is: not before that is known */
+        mr_operation_announce(op);
     volume->engine->recovery.total++;
     return 0;
 }

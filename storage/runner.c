@@ -44,7 +44,8 @@ static void recovered(struct mr_operation *op)
 
 void mr_operation_go_when_ready(struct mr_operation *op)
 {
-    if (op->ready && op->durable && !op->busy && op->step == MR_STEP_NONE)
+    /* One that was ready may have died, and the next one not be started yet. */
+    if (op->worker && op->ready && op->durable && !op->busy && op->step == MR_STEP_NONE)
         mr_operation_advance(op);
 }
 

@@ -168,6 +168,29 @@ static void test_reconcile_makes_up_for_a_look_that_failed(void **state)
     assert_false(v(env)->has_error);
 }
 
+static const char *const cannot_tell[] = {
+    "[{'found':null,'mounted':'present'}]",
+    "[{'found':true,'mounted':'unknown'}]",
+};
+
+static void assert_not_compared(struct env *env)
+{
+    assert_int_equal(v(env)->state, MR_STATE_ATTACHED);
+    assert_true(v(env)->has_error);
+    assert_non_null(strstr(v(env)->error.message, "not compared with the kernel"));
+}
+
+static void test_start_that_cannot_tell_calls_nothing_failed(void **state)
+{
+    struct env *env = *state;
+    for (size_t i = 0; i < 2; i++) {
+        script(env, "look", cannot_tell[i]);
+        restart(env);
+        run_until(env, recovered);
+        assert_not_compared(env);
+    }
+}
+
 #define MANY 20
 
 static bool all_gone(struct env *env)
@@ -251,6 +274,73 @@ static void test_reconcile_finds_what_differs(void **state)
     assert_int_equal(v(env)->state, MR_STATE_FAILED);
 }
 
+static void reconcile(struct env *env)
+{
+    struct mr_err err;
+    answers = 0;
+    assert_non_null(mr_engine_reconcile(env->engine, on_answer, NULL, &err));
+    run_until(env, one_answer);
+}
+
+static void assert_only_not_looked(void)
+{
+    assert_int_equal(mr_json_get_int(document, "looked", -1), 0);
+    assert_int_equal(mr_json_get_int(document, "as_recorded", -1), 0);
+    assert_int_equal(mr_json_count(document, "differs"), 0);
+    struct json_object *ids = mr_json_get(document, "not_looked");
+    assert_int_equal(json_object_array_length(ids), 1);
+    assert_string_equal(json_object_get_string(json_object_array_get_idx(ids, 0)), "v");
+}
+
+static void test_reconcile_that_cannot_tell_calls_nothing_failed(void **state)
+{
+    struct env *env = *state;
+    for (size_t i = 0; i < 2; i++) {
+        script(env, "look", cannot_tell[i]);
+        reconcile(env);
+        assert_only_not_looked();
+        assert_not_compared(env);
+        script(env, "look", "[{'found':true,'mounted':'present'}]");
+        reconcile(env);
+        assert_int_equal(mr_json_get_int(document, "as_recorded", -1), 1);
+        assert_false(v(env)->has_error);
+    }
+}
+
+static void test_reconcile_does_not_look_at_what_is_not_attached(void **state)
+{
+    struct env *env = *state;
+    script(env, "look", "[{'found':false,'mounted':'absent'}]");
+    reconcile(env);
+    assert_int_equal(v(env)->state, MR_STATE_FAILED);
+    reconcile(env);
+    assert_only_not_looked();
+}
+
+static bool looked_at(struct env *env)
+{
+    return v(env)->asked;
+}
+
+static void test_look_at_one_attachment_says_nothing_of_the_next(void **state)
+{
+    struct env *env = *state;
+    struct mr_err err;
+    script(env, "look", "[{'sleep_ms':1000,'found':false,'mounted':'absent'}]");
+    assert_non_null(mr_engine_reconcile(env->engine, on_answer, NULL, &err));
+    run_until(env, looked_at);
+    run_to_end(env, del(env, "v"));
+    script(env, "inspect", NOT_FOUND);
+    script(env, "check", "[{'content':'blank','detail':'all zero'}]");
+    run_to_end(env, put(env, "v"));
+    assert_int_equal(v(env)->state, MR_STATE_ATTACHED);
+    run_until(env, one_answer);
+    assert_int_equal(mr_json_get_int(document, "looked", -1), 0);
+    assert_int_equal(mr_json_count(document, "differs"), 0);
+    assert_int_equal(v(env)->state, MR_STATE_ATTACHED);
+    assert_false(v(env)->has_error);
+}
+
 static void test_reconcile_whose_look_fails_says_so(void **state)
 {
     struct env *env = *state;
@@ -329,6 +419,8 @@ static void test_lists_asked_for_together_share_one_search(void **state)
 {
     struct env *env = *state;
     struct mr_err err;
+    list(env); /* the search of the start is over */
+    answers = 0;
     script(env, "search",
            "[{'complete':true,'orphans':[" EVIDENCE "]},{'complete':true,'orphans':[]}]");
     assert_non_null(mr_engine_orphans(env->engine, on_answer, NULL, &err));
@@ -522,9 +614,13 @@ int main(void)
         T(test_survey_that_dies_is_repeated),
         T(test_what_could_not_be_compared_is_not_called_compared),
         T(test_reconcile_makes_up_for_a_look_that_failed),
+        T(test_start_that_cannot_tell_calls_nothing_failed),
         T(test_many_cut_off_detaches_go_on_some_at_a_time),
         T(test_reconcile_says_what_it_looked_at),
         T(test_reconcile_finds_what_differs),
+        T(test_reconcile_that_cannot_tell_calls_nothing_failed),
+        T(test_reconcile_does_not_look_at_what_is_not_attached),
+        T(test_look_at_one_attachment_says_nothing_of_the_next),
         T(test_reconcile_whose_look_fails_says_so),
         T(test_caller_who_hangs_up_is_not_answered),
         T(test_unknown_orphan_is_listed_with_evidence_and_not_touched),

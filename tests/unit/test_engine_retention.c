@@ -171,6 +171,18 @@ static void test_a_clock_that_jumps_ages_nothing(void **state)
     assert_true(knows(env, "a"));
 }
 
+static void test_row_from_the_future_drops_no_proofs(void **state)
+{
+    struct env *env = *state;
+    attach_and_detach(env, "a");
+    run_to_end(env, put(env, "b"));
+    env_stop(env);
+    age(env, "b", -31 * DAY_MS); /* the clock was wrong then */
+    env_start(env);
+    run_until(env, settled);
+    assert_true(knows(env, "a"));
+}
+
 static void on_answer(void *ctx, struct json_object *document, const struct mr_err *err)
 {
     (void)ctx;
@@ -359,6 +371,7 @@ int main(void)
         T(test_a_lower_limit_counts_from_the_next_start_on),
         T(test_old_proofs_go),
         T(test_a_clock_that_jumps_ages_nothing),
+        T(test_row_from_the_future_drops_no_proofs),
         T(test_who_is_asked_about_stays_until_the_answer),
         T(test_put_while_it_is_being_forgotten_gets_a_number_of_its_own),
         T(test_asked_about_while_it_is_being_forgotten_gets_another_number),

@@ -3,7 +3,8 @@
  * The power goes while the journal is at work, at any point, as power_vfs.h simulates it.
  * What is found afterwards opens, is sound, has all that was said to be durable, and of
  * the rest a first part without holes. MOORING_POWER_IMAGES: how many images; they are
- * made from MOORING_POWER_SEED, which is printed.
+ * made from MOORING_POWER_SEED, which is printed. (Which records share a commit depends
+ * on time, too: the same seed makes the same kind of run, not the same one.)
  */
 #include "tests/unit/unit.h"
 
