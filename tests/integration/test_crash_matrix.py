@@ -138,7 +138,7 @@ def collect(results, count, deadline):
     return found
 
 
-def test_every_plan_survives_every_death_at_every_point(tmp):
+def test_every_plan_survives_every_death_at_every_point(tmp, capsys):
     points_build()
     context = multiprocessing.get_context("fork")
     groups, results = context.SimpleQueue(), context.Queue()
@@ -166,7 +166,8 @@ def test_every_plan_survives_every_death_at_every_point(tmp):
     for name, count in counts.items():
         print(f"{count:4} cases, {seconds[name]:4.0f} s: {name}")
     failures = [problem for *_, problem in found if problem]
-    print(f"{len(found)} cases in {took:.0f} s, {len(failures)} failed")
+    with capsys.disabled():
+        print(f"\ncrash matrix: {len(found)} cases in {took:.0f} s, {len(failures)} failed")
     print("\n\n".join(failures))
     assert not failures, f"{len(failures)} of {len(found)} cases failed"
     assert len(found) >= (1 if ONLY else MINIMUM), "cases are missing"

@@ -44,6 +44,14 @@ def points_build():
     raise AssertionError("no build has fault points: cmake --preset asan && cmake --build --preset asan")
 
 
+def fuse_connection(number):
+    """(number, what tells it from others that have the number later), or None."""
+    try:
+        return number, (FUSE_CONNECTIONS / str(number)).stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
 class FaultAgent(Agent):
     """With a directory of armed points."""
 
@@ -116,7 +124,7 @@ class Rig:
             with open(self.image, "wb") as file:
                 file.truncate(size)
             self.spec = self.agent.file_spec(self.image, fs=fs)
-        self.fuse_minors = set()
+        self.fuse_connections = set()
         self.seen_events = 0
         self.agent.start()
 
@@ -264,9 +272,8 @@ class Rig:
         eventually(lambda: not kernel.our_processes("mooring-worker"), END_S, "all workers have ended", interval=0.02)
 
     def expect_no_fuse(self):
-        """Every connection that was seen is gone. Its number may be another one's by now, for a while."""
-        for minor in self.fuse_minors:
-            eventually(lambda path=FUSE_CONNECTIONS / str(minor): not path.exists(), END_S, f"FUSE connection {minor}")
+        """Every connection that was seen is gone, though its number may be another one's by now."""
+        eventually(lambda: not [c for c in self.fuse_connections if fuse_connection(c[0]) == c], END_S, "FUSE is gone")
 
     def note_fuse(self, document):
         """The number of the FUSE connection below the device: st_dev of its file (struct loop_info64)."""
@@ -275,9 +282,9 @@ class Rig:
         buffer = bytearray(232)
         with open(document["device"], "rb", buffering=0) as device:
             fcntl.ioctl(device, kernel.LOOP_GET_STATUS64, buffer)
-        minor = os.minor(struct.unpack_from("Q", buffer)[0])
-        assert (FUSE_CONNECTIONS / str(minor)).exists(), f"no FUSE connection {minor}"
-        self.fuse_minors.add(minor)
+        connection = fuse_connection(os.minor(struct.unpack_from("Q", buffer)[0]))
+        assert connection, "the device's file is of no FUSE connection"
+        self.fuse_connections.add(connection)
 
     # --- the end ---
 
