@@ -298,7 +298,15 @@ class Rig:
         return SANITIZER.findall(self.agent.log())
 
     def end(self):
-        """All of it is taken down; what is still there is the answer."""
+        """All of it is taken down, whatever state it is in; what was still there is the answer."""
+        try:
+            return self._take_down()
+        finally:
+            if self.target:
+                self.target.kill()
+            shutil.rmtree(self.base, ignore_errors=True)
+
+    def _take_down(self):
         self.release()
         if self.target and self.target.process:
             self.target.cont()
@@ -314,7 +322,4 @@ class Rig:
                 kernel.run("losetup", "--detach", node, check=False)
             for process in kernel.our_processes():
                 leaks._signal(process.pid, signal.SIGKILL)
-        if self.target:
-            self.target.kill()
-        shutil.rmtree(self.base, ignore_errors=True)
         return left
