@@ -280,12 +280,7 @@ void mr_detach_write_again(struct mr_operation *op)
 
 static void begin_unmap(struct mr_operation *op)
 {
-    if (!op->mapped && op->volume->identity.diskseq == 0 &&
-        op->volume->identity.lun_pid == 0) {
-        mr_operation_advance(op);
-        return;
-    }
-    /* The device is gone, but its helper may be on its way out still. */
+    /* The device is gone, or never was, but its helper may be on its way out still. */
     if (!op->mapped)
         op->unmap_asked = true;
     op->unmapping = true;

@@ -44,8 +44,8 @@
  *   unmap     driver, token, runtime_dir, identity, mount? -> result ("gone"|"bound"), evidence
  *             {exclusive_open, diskseq, gone, ...}. Needs the claim (device-held without it) unless
  *             the device is gone already. Once gone, the directories made for `mount` are removed.
- *   gone      as unmap, without doing anything to the device: is it gone by now? An identity
- *             without diskseq but with lun_pid: has that server ended?
+ *   gone      as unmap, without doing anything to the device: is it gone by now? Without a
+ *             diskseq nothing is mapped: is what the driver keeps beside a device gone?
  *
  * Scan: `mooring-worker scan` with the channel at fd 3 and the checker's fanotify group at fd 4
  * (absent when the kernel has no mount events). One command, no lock:
@@ -79,11 +79,10 @@
  * Survey: `mooring-worker survey` with the channel at fd 3. Commands until the channel closes, no
  * lock. Changes nothing. What is in the journal is compared by sysfs, procfs and mount tables
  * alone, which no mute server or device can make hang.
- *   look      targets [{volume, driver, token, identity, mount}] (as many as fit MR_MSG_MAX / 2)
- *             -> volumes [{volume, found, identity?, mounted ("present"|"absent"|"unknown"), on_top,
- *             server ("none"|"alive"|"dead"|"unknown")}], in the same order. found: the recorded
- *             device is there with the recorded diskseq (null: that cannot be told); the token is
- *             not searched. server: the recorded mooring-lun by pid and start time.
+ *   look      targets [{volume, identity, mount}] (as many as fit MR_MSG_MAX / 2)
+ *             -> volumes [{volume, found, mounted ("present"|"absent"|"unknown")}], in the same
+ *             order. found: the recorded device is there with the recorded diskseq (the token is
+ *             not searched); null when that cannot be told.
  *   search    runtime_dir, roots [resolved mount roots], tokens [all that the journal knows],
  *             diskseqs [of all devices that the journal knows], deadline_ms
  *             -> complete, orphans [{token, driver ("file"|"iscsi"), identity (or null: nothing is

@@ -94,8 +94,6 @@ static struct json_object *target_of(const struct mr_volume *volume)
     struct json_object *target = json_object_new_object();
 
     mr_json_set_string(target, "volume", volume->id);
-    mr_json_set_string(target, "driver", volume->spec->driver);
-    mr_json_set_string(target, "token", volume->token);
     mr_json_set(target, "identity", mr_identity_to_json(&volume->identity));
     mr_json_set(target, "mount", mr_mount_record_to_json(&volume->mount));
     return target;

@@ -166,7 +166,7 @@ struct unmap_args {
     const char *token;
     const char *runtime_dir;
     struct mr_identity identity;
-    bool has_device; /* else there is a server only, whose end is awaited */
+    bool has_device; /* else only what the driver keeps beside it can be left */
     bool has_mount;
     struct mr_mount_record mount; /* whose directories go with the device */
 };
@@ -181,7 +181,7 @@ static int unmap_args(struct json_object *cmd, struct unmap_args *args,
     if (r == 0)
         r = mr_arg_text(cmd, "runtime_dir", &args->runtime_dir, err);
     mr_identity_from_json(&args->identity, mr_json_get(cmd, "identity"));
-    args->has_device = args->identity.diskseq != 0 || args->identity.lun_pid == 0;
+    args->has_device = args->identity.diskseq != 0;
     if (r == 0 && args->has_device)
         r = mr_arg_identity(cmd, &args->identity, err);
     args->has_mount = mr_json_get(cmd, "mount") != NULL;
@@ -206,7 +206,10 @@ static int reply_gone(const struct mr_worker *worker, const struct unmap_args *a
     mr_json_set_bool(evidence, "exclusive_open",
                      args->has_device &&
                          worker->unmapped_diskseq == args->identity.diskseq);
-    mr_json_set_int(evidence, "diskseq", (int64_t)args->identity.diskseq);
+    if (args->has_device)
+        mr_json_set_int(evidence, "diskseq", (int64_t)args->identity.diskseq);
+    else
+        mr_json_set(evidence, "diskseq", NULL);
     mr_json_set(evidence, "openers", NULL);
     mr_json_set(evidence, "stacked_loops", NULL);
     mr_json_set_string(evidence, "gone", gone ? why : NULL);

@@ -1,5 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-#include "storage/worker/survey_mounts.h"
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Mounts of what was found so far, in our own mount table, and FUSE mounts with our mark.
+ */
+#include "storage/worker/survey.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,118 +15,10 @@
 #include "storage/base/fd.h"
 #include "storage/base/json.h"
 #include "storage/worker/mount_list.h"
+#include "storage/worker/mount_table.h"
 #include "storage/worker/mounter_path.h"
-#include "storage/worker/survey.h"
 
 #define ORPHAN_MOUNTS_MAX 20
-
-/* --- where a path leads --- */
-
-static int compare_place(const struct mr_mountinfo *a, const struct mr_mountinfo *b)
-{
-    if (a->parent != b->parent)
-        return a->parent < b->parent ? -1 : 1;
-    return strcmp(a->point, b->point);
-}
-
-static int compare_entries(const void *a, const void *b)
-{
-    return compare_place(*(const struct mr_mountinfo *const *)a,
-                         *(const struct mr_mountinfo *const *)b);
-}
-
-int mr_mount_view_read(struct mr_mount_view *ret, struct mr_err *err)
-{
-    MR_AUTO_CLOSE int self = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    struct statx root = {0};
-
-    *ret = (struct mr_mount_view){0};
-    if (self < 0)
-        return mr_fail(err, MR_E_INTERNAL, errno, "open '/proc/self'");
-    int r = mr_mount_table_read(self, &ret->table);
-    if (r < 0)
-        return mr_fail(err, MR_E_INTERNAL, -r, "our mount table");
-    if (statx(AT_FDCWD, "/", AT_STATX_DONT_SYNC, STATX_MNT_ID, &root) < 0)
-        return mr_fail(err, MR_E_INTERNAL, errno, "mount id of '/'");
-    ret->root_id = root.stx_mnt_id;
-    ret->by_place = calloc(ret->table.count + 1, sizeof(struct mr_mountinfo *));
-    if (!ret->by_place)
-        return mr_fail(err, MR_E_INTERNAL, ENOMEM, "our mount table");
-    for (size_t i = 0; i < ret->table.count; i++)
-        ret->by_place[i] = &ret->table.entries[i];
-    qsort(ret->by_place, ret->table.count, sizeof(struct mr_mountinfo *),
-          compare_entries);
-    return 0;
-}
-
-void mr_mount_view_clear(struct mr_mount_view *view)
-{
-    free(view->by_place);
-    mr_mount_table_clear(&view->table);
-    *view = (struct mr_mount_view){0};
-}
-
-/* What is mounted there on the mount `at`, and on top of that. */
-static uint64_t climb(const struct mr_mount_view *view, uint64_t at, char *point)
-{
-    for (size_t depth = 0; depth < view->table.count; depth++) {
-        const struct mr_mountinfo wanted = {.parent = at, .point = point};
-        const struct mr_mountinfo *key = &wanted;
-        const struct mr_mountinfo *const *found =
-            bsearch(&key, view->by_place, view->table.count,
-                    sizeof(struct mr_mountinfo *), compare_entries);
-        if (!found || (*found)->id == at)
-            break;
-        at = (*found)->id;
-    }
-    return at;
-}
-
-/* As path_resolution(7) does it for a path without links, mount by mount. */
-static bool leads_to(const struct mr_mount_view *view, const char *root,
-                     const char *below, uint64_t id)
-{
-    char path[2 * PATH_MAX + 1];
-    uint64_t at = view->root_id;
-
-    if (mr_format(path, sizeof(path), "%s/%s", strcmp(root, "/") == 0 ? "" : root,
-                  below) < 0)
-        return false;
-    for (char *slash = path; slash;) {
-        slash = strchr(slash + 1, '/');
-        if (slash)
-            *slash = '\0';
-        at = climb(view, at, path);
-        if (slash)
-            *slash = '/';
-    }
-    return at == id;
-}
-
-enum mr_presence mr_mount_view_present(const struct mr_mount_view *view,
-                                       const struct mr_mount_record *record,
-                                       bool *ret_on_top)
-{
-    const struct mr_mount_id *mount = &record->mount;
-    uint64_t id = mount->id;
-
-    *ret_on_top = false;
-    if (id == 0)
-        return MR_ABSENT_NOW;
-    if (mount->unique) {
-        int r = mr_mount_old_id(mount, &id);
-        if (r < 0)
-            return r == -ENOENT ? MR_ABSENT_NOW : MR_PRESENCE_UNKNOWN;
-    } else {
-        const struct mr_mountinfo *entry = mr_mount_table_find(&view->table, id);
-        if (!entry || entry->dev != makedev(mount->major, mount->minor))
-            return MR_ABSENT_NOW;
-    }
-    *ret_on_top = leads_to(view, record->root, record->path, id);
-    return MR_PRESENT;
-}
-
-/* --- mounts of orphans --- */
 
 /* The unique id of a mount that the table shows by its reusable one. */
 struct unique {
@@ -276,12 +171,13 @@ static void look_at(struct looking *looking, const struct mr_mountinfo *entry)
 
 void mr_search_mounts(struct mr_search *search)
 {
-    MR_AUTO_VIEW struct mr_mount_view view = {0};
+    MR_AUTO_CLOSE int self = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    MR_AUTO_TABLE struct mr_mount_table table = {.count = 0};
     struct looking looking = {.search = search};
 
-    if (mr_mount_view_read(&view, NULL) < 0)
+    if (self < 0 || mr_mount_table_read(self, &table) < 0)
         search->complete = false;
-    for (size_t i = 0; i < view.table.count; i++)
-        look_at(&looking, &view.table.entries[i]);
+    for (size_t i = 0; i < table.count; i++)
+        look_at(&looking, &table.entries[i]);
     free(looking.uniques);
 }

@@ -44,7 +44,7 @@ static const struct {
     {"keep", "{\"result\":\"kept\"}"},
     {"unmap", "{\"result\":\"gone\",\"evidence\":{\"exclusive_open\":true,\"diskseq\":42,"
               "\"gone\":\"diskseq changed\"}}"},
-    {"look", "{\"found\":true,\"mounted\":\"present\",\"on_top\":true}"},
+    {"look", "{\"found\":true,\"mounted\":\"present\"}"},
     {"search", "{\"complete\":true,\"orphans\":[]}"},
     {"examine", "{\"frozen\":\"no\"}"},
     {"act", "{\"results\":[]}"},
