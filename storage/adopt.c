@@ -253,8 +253,8 @@ static struct mr_volume *make_volume(struct mr_engine *engine, const char *id,
     mr_json_copy_string(evidence, "token", volume->token, sizeof(volume->token));
     memcpy(volume->boot_id, engine->boot_id, sizeof(volume->boot_id));
     mr_identity_from_json(&volume->identity, mr_json_get(evidence, "identity"));
-    if (volume->identity.diskseq ==
-        0) { /* a server without a device: its end is awaited */
+    if (volume->identity.diskseq == 0) {
+        /* A server without a device: its end is awaited. */
         struct json_object *server = mr_json_get(evidence, "server");
         volume->identity.lun_pid = (pid_t)mr_json_get_int(server, "pid", 0);
         volume->identity.lun_start_time =

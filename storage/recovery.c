@@ -168,6 +168,12 @@ static void close_stale_operations(struct mr_engine *engine)
 
 /* --- the start --- */
 
+static void check_over(struct mr_engine *engine)
+{
+    if (!mr_engine_recovering(engine))
+        mr_retention_look(engine);
+}
+
 /* Nobody could look. They are served on; that they are as recorded is not said. */
 static void not_looked_at(struct mr_engine *engine, const struct mr_err *why)
 {
@@ -222,6 +228,7 @@ static void on_start_look(void *ctx, struct mr_volume *volume, struct json_objec
     if (err)
         not_looked_at(engine, err);
     engine->looking = false;
+    check_over(engine);
     search_at_start(engine);
 }
 
@@ -238,6 +245,8 @@ static void look_at_start(void *ctx)
  * worker's deadline. */
 static void resume_next(struct mr_engine *engine)
 {
+    bool more = engine->resume_next < engine->resume_end;
+
     while (engine->resuming < MR_RESUME_AT_ONCE &&
            engine->resume_next < engine->volume_count) {
         struct mr_operation *op = engine->volumes[engine->resume_next++]->op;
@@ -247,6 +256,8 @@ static void resume_next(struct mr_engine *engine)
         engine->resuming++;
         mr_operation_start(op, op->plan, NULL);
     }
+    if (more)
+        check_over(engine);
 }
 
 static void on_resume(void *ctx)

@@ -10,7 +10,6 @@
 #include "storage/base/cleanup.h"
 #include "storage/engine_internal.h"
 
-#define MR_BUSY_AGAIN_NS (1 * MR_NS_PER_S)
 #define MR_DROPS_AT_ONCE 100 /* records queue up behind them */
 
 /* A time line that no jump of the wall clock bends: the newest time that was loaded, and
@@ -74,7 +73,7 @@ static void on_dropped(void *ctx, int rc, const struct mr_err *err)
         return;                  /* again when the next one is gone */
     }
     if (engine->dropping == 0 && engine->drop_more)
-        mr_timer_set(&engine->retention, 0);
+        mr_retention_look(engine);
     if (in_use(volume)) {
         if (volume->number == number) /* no record may follow under that one */
             volume->number = mr_journal_number(engine->journal);
@@ -137,10 +136,8 @@ static void look(void *ctx)
     struct mr_engine *engine = ctx;
     const struct mr_config *config = engine->config;
 
-    if (mr_engine_recovering(engine)) { /* it goes through the table by place */
-        mr_timer_set(&engine->retention, mr_now_ns() + MR_BUSY_AGAIN_NS);
-        return;
-    }
+    if (mr_engine_recovering(engine)) /* it goes through the table by place */
+        return;                       /* at its end */
     MR_AUTO_FREE struct mr_volume **found =
         calloc(engine->volume_count + 1, sizeof(*found));
     size_t count = found ? collect(engine, found) : 0;
@@ -175,11 +172,15 @@ void mr_retention_start(struct mr_engine *engine)
     if (engine->retention_newest_ms > mr_wall_ms()) /* the clock was wrong then, or is */
         engine->retention_newest_ms = mr_wall_ms();
     mr_timer_init(&engine->retention, engine->loop, look, engine);
-    mr_timer_set(&engine->retention, 0);
+}
+
+void mr_retention_look(struct mr_engine *engine)
+{
+    mr_timer_set(&engine->retention, 0); /* from the loop: what is gone is still in use */
 }
 
 void mr_retention_gone(struct mr_volume *volume)
 {
     volume->gone_ns = mr_now_ns();
-    mr_timer_set(&volume->engine->retention, 0); /* from the loop: it is still in use */
+    mr_retention_look(volume->engine);
 }

@@ -96,8 +96,10 @@ void mr_unsaved_on_record(void *ctx, int rc, const struct mr_err *err);
 void mr_unsaved_stop(struct mr_engine *engine);
 
 /* --- retention.c --- */
-/* Tells the journal what to keep, drops tombstones now and whenever one more comes. */
+/* Tells the journal what to keep. Nothing is dropped as long as the engine recovers. */
 void mr_retention_start(struct mr_engine *engine);
+/* Soon drops the tombstones that are not to be kept. At the end of the recovery. */
+void mr_retention_look(struct mr_engine *engine);
 /* It has become a tombstone. */
 void mr_retention_gone(struct mr_volume *volume);
 /* It is to be more than a tombstone again: what is recorded of it now must not be dropped

@@ -119,6 +119,28 @@ static void test_a_lower_limit_counts_from_the_next_start_on(void **state)
     }
 }
 
+static bool recovered(struct env *env)
+{
+    return !mr_engine_recovering(env->engine);
+}
+
+static void test_a_start_that_looks_first_forgets_right_after_that(void **state)
+{
+    struct env *env = *state;
+    const struct mr_timer *timer;
+    attach_and_detach(env, "a");
+    run_to_end(env, put(env, "b"));
+    env_stop(env);
+    env->config.proofs_kept = 0;
+    env_start(env);
+    assert_true(mr_engine_recovering(env->engine));
+    run_until(env, recovered);
+    timer = &env->engine->retention; /* an idle agent must not be woken by it later */
+    assert_true(timer->heap_index == 0 || timer->at_ns <= mr_now_ns());
+    run_until(env, settled);
+    assert_false(knows(env, "a"));
+}
+
 static void age(struct env *env, const char *id, int64_t ms)
 {
     char sql[256];
@@ -369,6 +391,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
         T(test_the_oldest_proofs_beyond_the_limit_go),
         T(test_a_lower_limit_counts_from_the_next_start_on),
+        T(test_a_start_that_looks_first_forgets_right_after_that),
         T(test_old_proofs_go),
         T(test_a_clock_that_jumps_ages_nothing),
         T(test_row_from_the_future_drops_no_proofs),
