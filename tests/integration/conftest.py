@@ -107,8 +107,7 @@ def agent(tmp, targets, fuse_files):
             one.cont()
     for one in fuse_files.all:
         one.recover()
-    for process in kernel.our_processes("mooring-lun"):
-        leaks._signal(process.pid, 18)  # SIGCONT: a failed test may have left it stopped
+    leaks.wake("mooring-lun", "mooring-lun-io")  # a failed test may have left it stopped
     problems = []
     for one in made:
         if not one.running:

@@ -5,13 +5,13 @@ import os
 import pathlib
 import subprocess
 import threading
-import time
 
 import pytest
 
 from mooring import kernel
 from mooring.holders import tool
 from mooring.kernel import run
+from mooring.usage import wait_for_rest
 from mooring.wait import eventually
 
 CYCLES = int(os.environ.get("MOORING_CYCLES", "100"))
@@ -76,15 +76,15 @@ def test_cycles_do_not_make_the_agent_grow(agent, image):
         status = pathlib.Path(f"/proc/{a.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]), len(os.listdir(f"/proc/{a.pid}/fd"))
 
-    for _ in range(10):
-        a.attach("v", spec)
-        a.detach("v")
-    time.sleep(0.2)
+    def cycles(count):
+        for _ in range(count):
+            a.attach("v", spec)
+            a.detach("v")
+        wait_for_rest(a.pid)  # it has nothing of its last worker any more
+
+    cycles(10)
     rss, fds = facts()
-    for _ in range(30):
-        a.attach("v", spec)
-        a.detach("v")
-    time.sleep(0.2)
+    cycles(30)
     rss_after, fds_after = facts()
     assert fds_after <= fds, f"{fds} fds became {fds_after}"
     if "asan" not in str(a.binary):

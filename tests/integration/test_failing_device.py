@@ -50,10 +50,10 @@ def test_target_gone_during_the_unmount(agent, target, proxy, image, how):
     doc = a.attach("v", target.spec(portals=[proxy.portal]))
     make_dirty(doc, 16)
     with Heartbeat(a, image(64 * MIB)):
+        proxy.at_write = getattr(proxy, how)
         operation = a.delete("v", wait=0).expect(202).operation
-        time.sleep(0.01)
-        getattr(proxy, how)()
         done = ended(a, operation, 4 * TIMEOUT_S + 5)
+    assert proxy.at_write is None, "nothing was written"
     assert done["state"] == "failed" and done["error"]["code"] == "data-not-written", done
     assert_lost_until_accepted(a, doc)
     eventually(lambda: kernel.our_processes("mooring-lun") == [], 10, "mooring-lun has ended")

@@ -118,11 +118,11 @@ def test_a_lock_that_goes_soon_keeps_nobody_out(agent, image, locker, which):
     a = agent()
     a.attach("v", a.file_spec(image(8 * MIB), fs="ext4"))
     a.kill9()
-    locker(getattr(a, which), 0.5)
     started = time.monotonic()
+    locker(getattr(a, which), 0.5)
     a.start()
     took = time.monotonic() - started
-    assert 0.2 < took < 2, f"{took:.2f} s"
+    assert 0.5 < took < 10, f"{took:.2f} s"
     assert a.get("v").json["state"] == "attached"
 
 

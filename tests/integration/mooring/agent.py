@@ -28,9 +28,9 @@ def merge(base, more):
 
 
 class Agent:
-    """base: a directory of its own with short path (unix sockets hold 107 bytes)."""
+    """base: a directory of its own with short path (unix sockets hold 107 bytes). network: where it lives, netns.py."""
 
-    def __init__(self, base, config=None, binary=None, loopback=True, options=()):
+    def __init__(self, base, config=None, binary=None, loopback=True, options=(), network=None):
         self.base = pathlib.Path(base)
         self.state = self.base / "state"
         self.runtime = self.base / "run"
@@ -44,6 +44,7 @@ class Agent:
         self.config_path = self.base / "mooring.conf"
         self.loopback = loopback
         self.options = list(options)
+        self.network = network
         self.tcp = None
         self.process = None
         self.configure(config)
@@ -68,7 +69,7 @@ class Agent:
                 "--runtime-dir", self.runtime, "--listen", f"unix:{self.socket}"]
         if self.loopback:
             argv += ["--listen", "127.0.0.1:0", "--insecure-loopback"]
-        return [str(a) for a in argv + self.options]
+        return [str(a) for a in [*(self.network.at_agent if self.network else ()), *argv, *self.options]]
 
     def environment(self):
         clean = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C", "MOORING_LOG": "debug"}

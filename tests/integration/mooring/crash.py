@@ -85,9 +85,7 @@ class Scenario:
         served = self.with_server()
         for step, point in self.points():
             for victims in VICTIMS[point.split(".")[0].replace("undo", "core")][driver]:
-                # Nobody would be left who knows that there was a server: the name of its socket stays.
-                forgotten = point == "worker.map.inside" and len(victims) == 3
-                if "server" not in victims or (point in served and not forgotten):
+                if "server" not in victims or point in served:
                     yield Case(driver, self, step, point, victims, False)
         for step, command in self.commands.items():
             for victims in MUTE_VICTIMS:

@@ -313,8 +313,7 @@ class Rig:
         if self.agent.running:
             self.agent.process.send_signal(signal.SIGCONT)
             self.agent.kill9()
-        for pid in self.workers() + self.servers():
-            leaks._signal(pid, signal.SIGCONT)
+        leaks.wake("mooring-worker", "mooring-lun", "mooring-lun-io")
         left = leaks.wait_clean(self.base, 2)
         if left:
             leaks.clean_up(self.base)

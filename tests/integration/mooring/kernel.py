@@ -171,18 +171,34 @@ def bound_loops():
 
 # --- processes ---
 
-PROGRAMS = ("mooringd", "mooring-worker", "mooring-lun")
+# The keeper of a LUN is a mooring-lun, and its child, the server, a mooring-lun-io: the same program.
+PROGRAMS = ("mooringd", "mooring-worker", "mooring-lun", "mooring-lun-io")
+
+
+def program_of(pid):
+    return os.path.basename(os.readlink(f"/proc/{pid}/exe")).removesuffix(" (deleted)")
+
+
+def is_server(cmdline, parent):
+    """A server that has just been forked does not say so itself, and one that its keeper leaves has another parent."""
+    try:
+        return cmdline.split(" ")[1:2] == ["io"] or program_of(parent) == "mooring-lun"
+    except OSError:
+        return False
 
 
 class Process:
     def __init__(self, pid):
         self.pid = pid
-        self.program = os.path.basename(os.readlink(f"/proc/{pid}/exe")).removesuffix(" (deleted)")
+        self.program = program_of(pid)
         self.cmdline = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
         after = stat[stat.rindex(")") + 2:].split()
         self.state = after[0]
+        self.parent = int(after[1])
         self.start_time = int(after[19])
+        if self.program == "mooring-lun" and is_server(self.cmdline, self.parent):
+            self.program = "mooring-lun-io"
 
     def __repr__(self):
         return f"<{self.program} pid {self.pid} state {self.state}: {self.cmdline.strip()}>"
@@ -206,7 +222,10 @@ def our_processes(*programs):
 
 
 def alive(pid):
+    """Until its end is told to others (pidfd_open(2)). It loses its program some time before that: kernel/exit.c,
+    do_exit()."""
     try:
-        return Process(pid).state not in "ZX"
-    except (OSError, ValueError):
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
         return False
+    return stat[stat.rindex(")") + 2] not in "ZX"

@@ -60,8 +60,7 @@ def clean_up(base):
     """After a failure: takes away what is left, so that the next test starts from nothing."""
     for process in kernel.our_processes("mooringd", "mooring-worker"):
         _signal(process.pid, signal.SIGKILL)
-    for process in kernel.our_processes("mooring-lun"):
-        _signal(process.pid, signal.SIGCONT)
+    wake("mooring-lun", "mooring-lun-io")
     nodes = loops_of(base)
     for mount in reversed(kernel.mounts_below(base)):
         kernel.run("umount", "--lazy", mount.point, check=False)
@@ -70,6 +69,14 @@ def clean_up(base):
     time.sleep(0.5)
     for process in kernel.our_processes("mooring-lun"):
         _signal(process.pid, signal.SIGKILL)
+
+
+def wake(*programs):
+    """Those that were stopped, and no others: LeakSanitizer attaches to a process that ends, and waits for ever when a
+    SIGCONT takes away the SIGSTOP that goes with that (ptrace(2))."""
+    for process in kernel.our_processes(*programs):
+        if process.state == "T":
+            _signal(process.pid, signal.SIGCONT)
 
 
 def _signal(pid, number):

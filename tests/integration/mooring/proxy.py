@@ -6,11 +6,13 @@ import struct
 import threading
 
 SCSI_COMMAND, R2T = 0x01, 0x31
+WRITES = (0x2A, 0x8A)  # 10 and 16, SBC-3
 
 
 class Proxy(threading.Thread):
     """commands counts SCSI operation codes; once armed, every R2T asks for almost 4 GiB. freeze() loses all that is
-    sent from then on; cut() breaks the connections, and there are no new ones."""
+    sent from then on; cut() breaks the connections, and there are no new ones. at_write: is called once, by the next
+    write."""
 
     def __init__(self, port):
         super().__init__(daemon=True)
@@ -18,6 +20,7 @@ class Proxy(threading.Thread):
         self.armed = threading.Event()
         self.frozen = threading.Event()
         self.lies = 0
+        self.at_write = None
         self.pairs = []
         self.commands = collections.Counter()
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -39,7 +42,7 @@ class Proxy(threading.Thread):
                 head = self._read(source, 48)
                 length = head[4] * 4 + (int.from_bytes(head[5:8], "big") + 3) // 4 * 4
                 if not lie and head[0] & 0x3F == SCSI_COMMAND:
-                    self.commands[head[32]] += 1
+                    self._count(head[32])
                 if lie and self.armed.is_set() and head[0] & 0x3F == R2T:
                     head = head[:40] + struct.pack(">II", 0, 0xFFFFFE00)
                     self.lies += 1
@@ -48,6 +51,12 @@ class Proxy(threading.Thread):
                     sink.sendall(data)
         except OSError:
             self._break(source, sink)
+
+    def _count(self, command):
+        self.commands[command] += 1
+        if command in WRITES and self.at_write:
+            act, self.at_write = self.at_write, None
+            act()
 
     @staticmethod
     def _break(*ends):

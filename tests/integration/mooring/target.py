@@ -18,31 +18,37 @@ def free_port():
 
 
 class Target:
-    """CHAP: chap=(user, password). LUNs are sparse files in base."""
+    """CHAP: chap=(user, password), and mutual=(user, password) with which the target proves itself. LUNs are sparse
+    files in base. With a network (netns.py) it listens there instead of on loopback."""
 
     numbers = itertools.count(1)
 
-    def __init__(self, base, chap=None, name=None):
+    def __init__(self, base, chap=None, name=None, mutual=None, network=None, address=None):
         number = next(self.numbers)
         self.base = base
         self.chap = chap
+        self.mutual = mutual
+        self.network = network
+        self.address = address or (network.target_address if network else "127.0.0.1")
         self.name = name or f"iqn.2026-11.example.test:target{os.getpid()}.{number}"
         self.control = f"{base}/tgt{number}"
         self.luns = {}
+        self.options = {}  # of the LUNs
         self.process = None
         for _ in range(5):
-            if self._start():
+            if self._start(free_port()):
                 break
         else:
-            raise RuntimeError("no free loopback port for tgtd")
+            raise RuntimeError("no free port for tgtd")
         self._configure()
 
-    def _start(self):
-        self.port = free_port()
-        self.portal = f"127.0.0.1:{self.port}"
+    def _start(self, port):
+        self.port = port
+        self.portal = f"{self.address}:{port}"
         with open(f"{self.base}/tgtd.log", "ab") as log:
             self.process = subprocess.Popen(
-                ["tgtd", "-f", "-C", "1", "--iscsi", f"portal={self.portal}"],
+                [*(self.network.at_target if self.network else ()), "tgtd", "-f", "-C", "1", "--iscsi",
+                 f"portal={self.portal}"],
                 env={"PATH": os.environ["PATH"], "TGT_IPC_SOCKET": self.control},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         def portals():
@@ -64,21 +70,33 @@ class Target:
 
     def _configure(self):
         self.admin("new", mode="target", tid=1, targetname=self.name)
-        self.admin("bind", mode="target", tid=1, initiator_address="127.0.0.1")
+        self.admin("bind", mode="target", tid=1,
+                   initiator_address=self.network.agent_address if self.network else "127.0.0.1")
         if self.chap:
             self.admin("new", mode="account", user=self.chap[0], password=self.chap[1])
             self.admin("bind", mode="account", tid=1, user=self.chap[0])
+        if self.mutual:
+            self.admin("new", mode="account", user=self.mutual[0], password=self.mutual[1])
+            run("tgtadm", "-C", "1", "--lld", "iscsi", "--op", "bind", "--mode", "account", "--tid", "1", "--user",
+                self.mutual[0], "--outgoing", env={**os.environ, "TGT_IPC_SOCKET": self.control}, timeout=10)
 
-    def add_lun(self, size=320 << 20, path=None):
+    def add_lun(self, size=320 << 20, path=None, block_size=512, thin=False):
         """A LUN on a sparse file; returns its number."""
         lun = len(self.luns) + 1
         path = str(path or f"{self.control}.lun{lun}.img")
         if not os.path.exists(path):
             with open(path, "wb") as file:
                 file.truncate(size)
-        self.admin("new", mode="logicalunit", tid=1, lun=lun, backing_store=path)
         self.luns[lun] = path
+        self.options[lun] = (block_size, thin)
+        self._export(lun)
         return lun
+
+    def _export(self, lun):
+        block_size, thin = self.options[lun]
+        self.admin("new", mode="logicalunit", tid=1, lun=lun, backing_store=self.luns[lun], blocksize=block_size)
+        if thin:
+            self.admin("update", mode="logicalunit", tid=1, lun=lun, params="thin_provisioning=1")
 
     def spec(self, lun=1, fs="xfs", fmt="if-blank", chap=None, portals=None, target=None, **more):
         source = {"driver": "iscsi", "portals": portals or [self.portal], "target": target or self.name, "lun": lun}
@@ -100,6 +118,13 @@ class Target:
 
     def cont(self):
         os.kill(self.process.pid, signal.SIGCONT)
+
+    def restart(self):
+        """After kill(): the same again, as far as a target keeps it (its reservations are forgotten)."""
+        assert self._start(self.port), "its port was taken"
+        self._configure()
+        for lun in self.luns:
+            self._export(lun)
 
     def kill(self):
         if self.process and self.process.poll() is None:

@@ -8,6 +8,9 @@ import re
 import socket
 import time
 
+from .wait import eventually
+
+QUIET_S = 0.25
 LOOP_CTL_REMOVE = 0x4C81  # linux/loop.h
 NETLINK_KOBJECT_UEVENT = 15  # linux/netlink.h
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -31,9 +34,8 @@ def wake_ups(pid):
                for status in pathlib.Path(f"/proc/{pid}/task").glob("*/status"))
 
 
-def idle_wake_ups(pid, seconds):
-    """Wake-ups within so many seconds, but for one for each of the kernel's news of devices (netlink(7)), which are
-    for all."""
+def wake_ups_within(pid, seconds):
+    """But for one for each of the kernel's news of devices (netlink(7)), which are for all."""
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT)
     with events:
         events.bind((0, 1))
@@ -47,6 +49,18 @@ def idle_wake_ups(pid, seconds):
                 break
             news += 1
     return count - news
+
+
+def wait_for_rest(pid):
+    """What was asked for last is over, and with it the end of its connection, and of its worker."""
+    eventually(lambda: wake_ups_within(pid, QUIET_S) == 0, 10, "the agent comes to rest")
+
+
+def idle_wake_ups(pid, seconds):
+    """Within so many seconds of rest. Whoever polls is caught: more often than QUIET_S there is no rest, and a longer
+    period ends within the seconds."""
+    wait_for_rest(pid)
+    return wake_ups_within(pid, seconds)
 
 
 def loop_devices():
