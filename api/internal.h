@@ -168,6 +168,7 @@ extern const struct mr_wait_limit mr_wait_limit_scan;
 extern const struct mr_wait_limit mr_wait_limit_survey;
 extern const struct mr_wait_limit mr_wait_limit_journal;
 extern const struct mr_wait_limit mr_wait_limit_action;
+extern const struct mr_wait_limit mr_wait_limit_discovery;
 void mr_wait_stop_all(struct mr_api *api);
 /* Forgets what the request waits for; nothing is resumed. */
 void mr_wait_drop(struct mr_request *req);
@@ -175,6 +176,12 @@ void mr_wait_drop(struct mr_request *req);
 /* operations.c: a mr_finish_fn for whoever starts operations: 202 with the volume while
  * it runs, then the volume or the proof of release, or why it failed. */
 void mr_finish_volume(struct mr_request *req, struct mr_operation *op);
+
+/* discovery.c: query parameter `dry_run`. False and a reply when it is neither true nor
+ * false. */
+bool mr_dry_run_valid(struct mr_request *req, bool *ret_dry_run);
+/* Answers with what an attach would meet. Takes spec. */
+void mr_dry_run(struct mr_request *req, struct mr_spec *spec);
 
 /* page.c: query parameter `limit`. False and a reply when it is wrong. */
 bool mr_page_limit(struct mr_request *req, unsigned fallback, unsigned max,

@@ -25,6 +25,7 @@ static const struct mr_route routes[] = {
         .pattern = "/volumes/{id}",
         .handler = mr_handle_volume_put,
         .body = MR_BODY_REQUIRED,
+        .query = {[MR_PUT_DRY_RUN] = "dry_run"},
     },
     {
         .method = "DELETE",
@@ -67,6 +68,14 @@ static const struct mr_route routes[] = {
         .pattern = "/orphans/{id}",
         .handler = mr_handle_orphan_delete,
         .query = {[MR_DELETE_ACCEPT_DATA_LOSS] = "accept_data_loss"},
+    },
+    {
+        .method = "GET",
+        .pattern = "/discovery",
+        .handler = mr_handle_discovery,
+        .query = {[MR_DISCOVERY_DRIVER] = "driver",
+                  [MR_DISCOVERY_PORTAL] = "portal",
+                  [MR_DISCOVERY_TIMEOUT] = "timeout_s"},
     },
     {
         .method = "GET",

@@ -12,7 +12,7 @@
 
 #include "storage/base/err.h"
 
-#define MR_QUERY_MAX 2
+#define MR_QUERY_MAX 3
 
 struct mr_request;
 typedef void (*mr_handler_fn)(struct mr_request *req);
@@ -49,8 +49,8 @@ int mr_route_find(const char *method, const char *target, char *scratch,
 /* "METHOD /pattern" lines. */
 void mr_route_dump(FILE *out);
 
-/* The handlers: volumes.c, actions.c, orphans.c, operations.c, reconcile.c, health.c,
- * openapi.c. */
+/* The handlers: volumes.c, actions.c, orphans.c, discovery.c, operations.c, reconcile.c,
+ * health.c, openapi.c. */
 void mr_handle_volume_put(struct mr_request *req);
 void mr_handle_volume_get(struct mr_request *req);
 void mr_handle_volume_delete(struct mr_request *req);
@@ -61,6 +61,7 @@ void mr_handle_action_post(struct mr_request *req);
 void mr_handle_forget_post(struct mr_request *req);
 void mr_handle_orphan_list(struct mr_request *req);
 void mr_handle_orphan_delete(struct mr_request *req);
+void mr_handle_discovery(struct mr_request *req);
 void mr_handle_operation_get(struct mr_request *req);
 void mr_handle_reconcile_post(struct mr_request *req);
 void mr_handle_livez(struct mr_request *req);
@@ -71,6 +72,14 @@ void mr_handle_openapi(struct mr_request *req);
 enum {
     MR_LIST_LIMIT,
     MR_LIST_PAGE_TOKEN
+};
+enum {
+    MR_PUT_DRY_RUN
+};
+enum {
+    MR_DISCOVERY_DRIVER,
+    MR_DISCOVERY_PORTAL,
+    MR_DISCOVERY_TIMEOUT
 };
 enum {
     MR_DELETE_MOUNT_PATH,

@@ -31,14 +31,22 @@ void mr_handle_volume_put(struct mr_request *req)
     const char *root = req->api->config->mount_roots.path[0];
     struct mr_spec *spec = NULL;
     struct mr_operation *op = NULL;
+    bool dry_run = false;
     struct mr_err err;
 
-    if (!mr_reply_id_valid(req))
+    if (!mr_reply_id_valid(req) || !mr_dry_run_valid(req, &dry_run))
         return;
     MR_AUTO_JSON struct json_object *json =
         mr_json_body(req->body, req->body_bytes, &err);
-    if (!json || mr_spec_decode(json, req->param, root, &spec, &err) < 0 ||
-        mr_engine_attach(req->api->engine, req->param, spec, &op, &err) < 0) {
+    if (!json || mr_spec_decode(json, req->param, root, &spec, &err) < 0) {
+        mr_reply_refused(req, &err);
+        return;
+    }
+    if (dry_run) {
+        mr_dry_run(req, spec);
+        return;
+    }
+    if (mr_engine_attach(req->api->engine, req->param, spec, &op, &err) < 0) {
         mr_reply_refused(req, &err);
         return;
     }

@@ -37,6 +37,12 @@ const struct mr_wait_limit mr_wait_limit_action = {
     .text = "the action did not end; it goes on, the volume's history tells its end",
 };
 
+const struct mr_wait_limit mr_wait_limit_discovery = {
+    .ns = 180 * MR_NS_PER_S,
+    .code = MR_E_INTERNAL,
+    .text = "the look at the source did not end",
+};
+
 #define ACCEPTED_MAX_NS (10 * MR_NS_PER_S) /* a commit takes milliseconds */
 
 static void suspend(struct mr_request *req, size_t *places, mr_timer_fn fn,

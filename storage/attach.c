@@ -27,7 +27,7 @@ static bool fails_with_server(struct mr_operation *op)
     struct mr_err err;
 
     mr_server_watch(op->volume);
-    if (!op->volume->server_lost)
+    if (!mr_server_is_dead(op->volume))
         return false;
     mr_server_error(op->volume, &err);
     mr_operation_fail(op, &err);
@@ -109,25 +109,30 @@ static void inspected(struct mr_operation *op, struct json_object *message)
 
 /* --- map, identify --- */
 
-static void begin_map(struct mr_operation *op)
+struct json_object *mr_attach_settings(const struct mr_config *config)
 {
-    const struct mr_config *config = op->engine->config;
-    struct json_object *command;
-    struct json_object *settings;
+    struct json_object *settings = json_object_new_object();
 
-    if (op->mapped) { /* a detach may have asked the kernel to unmap it */
-        mr_operation_command(op, mr_operation_new_command(op, "keep"), 0);
-        return;
-    }
-    command = mr_operation_new_command(op, "map");
-    settings = json_object_new_object();
     mr_json_set(settings, "file_roots", root_names(&config->file_roots));
     mr_json_set_string(settings, "runtime_dir", config->runtime_dir);
     mr_json_set_string(settings, "libexec_dir", config->libexec_dir);
     mr_json_set_string(settings, "initiator_name", config->initiator_name);
     mr_json_set_int(settings, "iscsi_timeout_ms",
                     config->iscsi_timeout_ns / MR_NS_PER_MS);
-    mr_json_set(command, "config", settings);
+    return settings;
+}
+
+static void begin_map(struct mr_operation *op)
+{
+    const struct mr_config *config = op->engine->config;
+    struct json_object *command;
+
+    if (op->mapped) { /* a detach may have asked the kernel to unmap it */
+        mr_operation_command(op, mr_operation_new_command(op, "keep"), 0);
+        return;
+    }
+    command = mr_operation_new_command(op, "map");
+    mr_json_set(command, "config", mr_attach_settings(config));
     /* The one place where secrets leave the core: to the worker, over its own socket. */
     mr_json_set(command, "spec", json_object_get(op->volume->spec->full));
     mr_operation_command(op, command,
@@ -304,6 +309,6 @@ void mr_attach_reply(struct mr_operation *op, bool ok, struct json_object *messa
         handlers[op->step].reply(op, message);
     else if (op->step == MR_STEP_MAP)
         map_failed(op, message, err);
-    else
+    else if (!fails_with_server(op))
         mr_operation_fail(op, err);
 }

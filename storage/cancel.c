@@ -14,7 +14,7 @@
 bool mr_cancel_waits_for_end(const struct mr_operation *op)
 {
     return op->then && op->then->goal == MR_GOAL_ATTACHED &&
-           (op->volume->forced || op->volume->server_lost);
+           (op->volume->forced || mr_server_is_dead(op->volume));
 }
 
 void mr_cancel_operation(struct mr_operation *op)
@@ -108,7 +108,8 @@ static void start_attach(const struct mr_operation *op, struct mr_operation *the
     if (mr_volume_has_residue(volume) && mr_refuse_forced(volume, &err) < 0) {
         mr_spec_free(spec);
         mr_request_failed(volume, then, &err);
-    } else if (mr_volume_has_residue(volume) && volume->server_lost && !op->called_off) {
+    } else if (mr_volume_has_residue(volume) && mr_server_is_dead(volume) &&
+               !op->called_off) {
         mr_spec_free(spec);
         mr_operation_refuse(then, &op->error);
     } else if (mr_volume_has_residue(volume)) {

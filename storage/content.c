@@ -27,65 +27,114 @@ static bool may_format_again(const struct mr_operation *op)
            format->diskseq == op->volume->identity.diskseq;
 }
 
+static int fail_interrupted(const char *detail, struct mr_err *err)
+{
+    int r = mr_fail(err, MR_E_NOT_BLANK, 0,
+                    "interrupted mkfs: a format of this volume was begun and did not end "
+                    "(%s)",
+                    detail);
+    return mr_err_remedy(err, r,
+                         "if nothing on it is wanted, wipe it (wipefs -a, blkdiscard -z) "
+                         "and PUT again");
+}
+
+static bool is(const struct mr_content *content, const char *what)
+{
+    return content->content && strcmp(content->content, what) == 0;
+}
+
+/* Whatever was here before, can this be what is asked for? */
+static int judge(const struct mr_spec *spec, const struct mr_content *content,
+                 bool *ret_format, struct mr_err *err)
+{
+    int r;
+
+    *ret_format = false;
+    if (is(content, "formatted") && content->fs_type &&
+        strcmp(content->fs_type, spec->fs_type) == 0)
+        return 0;
+    if (is(content, "formatted")) {
+        r = mr_fail(err, MR_E_WRONG_FILESYSTEM, 0, "asked for %s, found %s",
+                    spec->fs_type, content->detail);
+        return mr_err_remedy(
+            err, r,
+            "ask for what is there, or wipe it yourself if nothing on it is wanted");
+    }
+    if (is(content, "blank") && spec->format_if_blank) {
+        *ret_format = true;
+        return 0;
+    }
+    if (is(content, "blank")) {
+        r = mr_fail(err, MR_E_WRONG_FILESYSTEM, 0, "asked for %s, the device is blank",
+                    spec->fs_type);
+        return mr_err_remedy(err, r, "use \"format\": \"if-blank\" to make one");
+    }
+    r = mr_fail(err, spec->format_if_blank ? MR_E_NOT_BLANK : MR_E_WRONG_FILESYSTEM, 0,
+                "no %s and not blank: %s", spec->fs_type, content->detail);
+    return mr_err_remedy(err, r,
+                         "look at the device; if nothing on it is wanted, wipe it and "
+                         "PUT again");
+}
+
+static const char *detail_or_none(const char *detail)
+{
+    return detail ? detail : "the content could not be told";
+}
+
+int mr_content_judge(const struct mr_volume *volume, const struct mr_spec *spec,
+                     const struct mr_content *content, bool *ret_format,
+                     struct mr_err *err)
+{
+    const struct mr_content seen = {
+        .content = content->content,
+        .fs_type = content->fs_type,
+        .fs_uuid = content->fs_uuid,
+        .detail = detail_or_none(content->detail),
+    };
+
+    *ret_format = false;
+    if (volume && !is(&seen, "blank") && mr_request_same_source(volume->spec, spec) &&
+        interrupted_mkfs(volume, is(&seen, "formatted") ? seen.fs_uuid : NULL))
+        return fail_interrupted(seen.detail, err);
+    return judge(spec, &seen, ret_format, err);
+}
+
 void mr_content_checked(struct mr_operation *op, struct json_object *message)
 {
     struct mr_volume *volume = op->volume;
-    const struct mr_spec *spec = volume->spec;
-    const char *content = mr_json_get_string(message, "content");
-    const char *type = mr_json_get_string(message, "fs_type");
-    const char *uuid = mr_json_get_string(message, "fs_uuid");
-    const char *detail = mr_json_get_string(message, "detail");
-    bool formatted = content && strcmp(content, "formatted") == 0;
-    bool blank = content && strcmp(content, "blank") == 0;
+    const struct mr_content content = {
+        .content = mr_json_get_string(message, "content"),
+        .fs_type = mr_json_get_string(message, "fs_type"),
+        .fs_uuid = mr_json_get_string(message, "fs_uuid"),
+        .detail = detail_or_none(mr_json_get_string(message, "detail")),
+    };
+    const char *uuid = content.fs_uuid;
+    bool formatted = is(&content, "formatted");
+    struct mr_err err;
+    int r = 0;
 
-    if (!detail)
-        detail = "the content could not be told";
     if (op->expected.fs_uuid[0] &&
         (!formatted || !uuid || strcmp(uuid, op->expected.fs_uuid) != 0)) {
         mr_operation_fail_with(op, MR_E_DEVICE_MISMATCH,
                                "DELETE the volume, look at the source, then PUT it again",
                                "file system %s was attached here, found: %s",
-                               op->expected.fs_uuid, detail);
+                               op->expected.fs_uuid, content.detail);
         return;
     }
-    if (!blank && interrupted_mkfs(volume, formatted ? uuid : NULL)) {
-        if (!may_format_again(op)) {
-            mr_operation_fail_with(
-                op, MR_E_NOT_BLANK,
-                "if nothing on it is wanted, wipe it (wipefs -a, blkdiscard -z) "
-                "and PUT again",
-                "interrupted mkfs: a format of this volume was begun and did "
-                "not end (%s)",
-                detail);
-            return;
-        }
-        op->needs_format = true;
-    } else if (formatted && type && strcmp(type, spec->fs_type) == 0) {
-        op->needs_format = false;
-        if (uuid)
+    if (is(&content, "blank") || !interrupted_mkfs(volume, formatted ? uuid : NULL)) {
+        r = judge(volume->spec, &content, &op->needs_format, &err);
+        if (r == 0 && formatted && uuid)
             (void)snprintf(volume->identity.fs_uuid, sizeof(volume->identity.fs_uuid),
                            "%s", uuid);
-    } else if (formatted) {
-        mr_operation_fail_with(
-            op, MR_E_WRONG_FILESYSTEM,
-            "ask for what is there, or wipe it yourself if nothing on it is wanted",
-            "asked for %s, found %s", spec->fs_type, detail);
-        return;
-    } else if (blank && spec->format_if_blank) {
+    } else if (may_format_again(op)) {
         op->needs_format = true;
-    } else if (blank) {
-        mr_operation_fail_with(op, MR_E_WRONG_FILESYSTEM,
-                               "use \"format\": \"if-blank\" to make one",
-                               "asked for %s, the device is blank", spec->fs_type);
-        return;
     } else {
-        mr_operation_fail_with(
-            op, spec->format_if_blank ? MR_E_NOT_BLANK : MR_E_WRONG_FILESYSTEM,
-            "look at the device; if nothing on it is wanted, wipe it and PUT again",
-            "no %s and not blank: %s", spec->fs_type, detail);
-        return;
+        r = fail_interrupted(content.detail, &err);
     }
-    mr_operation_advance(op);
+    if (r < 0)
+        mr_operation_fail(op, &err);
+    else
+        mr_operation_advance(op);
 }
 
 void mr_content_begin_check(struct mr_operation *op)

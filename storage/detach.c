@@ -144,10 +144,10 @@ static void unmount_failed(struct mr_operation *op, const struct mr_err *cause)
     /* The kernel tells a lost write once: from here on only the journal knows. */
     if (err->code == MR_E_DATA_NOT_WRITTEN)
         op->volume->data_not_written = true;
-    if (err->code == MR_E_DATA_NOT_WRITTEN && op->volume->server_lost &&
+    if (err->code == MR_E_DATA_NOT_WRITTEN && mr_server_is_dead(op->volume) &&
         !op->volume->forgotten)
         (void)mr_err_remedy(&copy, 0,
-                            "its mooring-lun has ended: DELETE it with "
+                            "its device gives errors only: DELETE it with "
                             "accept_data_loss=true, then PUT it again");
     if (err->code == MR_E_DATA_NOT_WRITTEN && op->accept_data_loss && !op->accept_asked)
         mr_operation_retry_in(op, 0); /* accepted while the worker was at it */

@@ -15,6 +15,7 @@
 #include "storage/base/fd.h"
 #include "storage/base/json.h"
 #include "storage/base/lock_owner.h"
+#include "storage/discovery.h"
 #include "storage/engine_internal.h"
 
 /* --- tables --- */
@@ -320,6 +321,7 @@ void mr_engine_free(struct mr_engine *engine)
         return;
     mr_timer_cancel(&engine->trim);
     mr_pending_stop(engine);
+    mr_discovery_stop(engine);
     mr_recovery_stop(engine);
     mr_surveys_free(engine->surveys);
     for (size_t i = 0; i < engine->volume_count; i++)

@@ -4,8 +4,8 @@
  * (runs a plan) with record.c (writes it down), attach.c, content.c and detach.c (its
  * steps), holders.c and its helpers examine.c and exits.c (who is in the way), actions.c,
  * cancel.c, orphans.c, adopt.c (what a caller can do about it), recovery.c (the start),
- * reconcile.c, servers.c (what the kernel says), unsaved.c, retention.c (what the journal
- * does). Core thread only.
+ * reconcile.c, servers.c, server_link.c (what kernel and mooring-lun say), unsaved.c,
+ * retention.c (what the journal does). Core thread only.
  */
 #ifndef MR_STORAGE_ENGINE_INTERNAL_H
 #define MR_STORAGE_ENGINE_INTERNAL_H
@@ -16,6 +16,8 @@
 #include "storage/identity.h"
 #include "storage/journal.h"
 #include "storage/scanner.h"
+#include "storage/server_link.h"
+#include "storage/transport.h"
 #include "storage/workers.h"
 
 #define MR_OPERATION_ID_TEXT 20 /* "op-" and 16 hex digits */
@@ -37,6 +39,7 @@ struct mr_engine {
     struct mr_operation *operations; /* newest first */
     size_t ended_count;
     struct mr_pending *pendings;
+    struct mr_discovery *discoveries;
     unsigned held; /* detaches that wait for holders now */
     struct mr_timer trim;
     struct mr_recovery recovery; /* of the start: total */
@@ -87,8 +90,12 @@ struct mr_volume {
     struct mr_format_record format;
     bool data_not_written;
     bool forced; /* an action made the file system or the device fail: detach it only */
-    bool server_lost;               /* the same, because its mooring-lun has ended */
-    struct mr_server_watch *server; /* on its mooring-lun; NULL: none */
+    bool server_lost;                /* the same, because its mooring-lun has ended */
+    enum mr_transport transport_end; /* the same, because that is final; or UNKNOWN */
+    struct mr_server_watch *server;  /* on its mooring-lun; NULL: none */
+    struct mr_server_link *link;     /* to its mooring-lun; NULL: none */
+    struct json_object *transport;   /* what that says; NULL: nothing */
+    struct json_object *fencing;     /* the same */
     bool asked;       /* a survey looks at it, and no operation began since */
     bool unadopted;   /* its first record is on its way */
     bool unsaved;     /* the journal has an older row: written again when that works */
@@ -125,6 +132,7 @@ struct mr_pending {
     struct mr_scan_request *scan;      /* ends with it */
     struct mr_watch *watch;            /* ends with it */
     struct mr_survey *survey;          /* ends with it */
+    struct mr_discovery *discovery;    /* ends with it */
     struct json_object *document;      /* the answer, as far as it is made */
     char orphan[MR_VOLUME_ID_MAX + 1]; /* the id that is searched */
     struct json_object *caller;
@@ -343,12 +351,28 @@ struct mr_step_handler {
 void mr_attach_begin(struct mr_operation *op);
 void mr_attach_reply(struct mr_operation *op, bool ok, struct json_object *message,
                      const struct mr_err *err);
+/* The member `config` of `map` (protocol.h). New reference. */
+struct json_object *mr_attach_settings(const struct mr_config *config);
 
 /* --- content.c: step handlers --- */
 void mr_content_begin_check(struct mr_operation *op);
 void mr_content_checked(struct mr_operation *op, struct json_object *message);
 void mr_content_begin_format(struct mr_operation *op);
 void mr_content_formatted(struct mr_operation *op, struct json_object *message);
+
+/* What was found on a device; borrowed texts, NULL where nothing is known. */
+struct mr_content {
+    const char *content; /* "blank", "formatted", "unknown" */
+    const char *fs_type;
+    const char *fs_uuid;
+    const char *detail;
+};
+/* May an attach of a device on which nothing was attached or formatted before go on with
+ * it, and is it to be formatted? Also refuses the trace of an mkfs of this volume (may be
+ * NULL) that was cut off on the same source. 0, or a negative errno with err. */
+int mr_content_judge(const struct mr_volume *volume, const struct mr_spec *spec,
+                     const struct mr_content *content, bool *ret_format,
+                     struct mr_err *err);
 
 /* --- detach.c --- */
 void mr_detach_begin(struct mr_operation *op);
@@ -470,6 +494,16 @@ int mr_refuse_acting(const struct mr_volume *volume, struct mr_err *err);
 int mr_refuse_forced(const struct mr_volume *volume, struct mr_err *err);
 
 /* --- requests.c --- */
+/* Splits mount_path into a configured root and the rest. PATH_NOT_ALLOWED. */
+int mr_request_place(const struct mr_config *config, const char *mount_path,
+                     struct mr_mount_record *ret, struct mr_err *err);
+/* One source, one mount path, one volume: is another than self (may be NULL) in the way?
+ * SOURCE_IN_USE, MOUNT_PATH_BUSY. */
+int mr_request_check_unique(const struct mr_engine *engine, const struct mr_volume *self,
+                            const struct mr_spec *spec,
+                            const struct mr_mount_record *place, struct mr_err *err);
+/* Do both name the same source? a may be NULL. */
+bool mr_request_same_source(const struct mr_spec *a, const struct mr_spec *b);
 /* A new operation in the engine's list, or NULL and err. */
 struct mr_operation *mr_request_operation(struct mr_volume *volume, enum mr_goal goal,
                                           struct mr_err *err);

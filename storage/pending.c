@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "storage/base/json.h"
+#include "storage/discovery.h"
 #include "storage/engine_internal.h"
 
 struct mr_pending *mr_pending_new(struct mr_engine *engine, struct mr_volume *volume,
@@ -41,6 +42,7 @@ void mr_pending_cancel(struct mr_pending *pending)
     mr_scanner_cancel(pending->scan);
     mr_watch_cancel(pending->watch);
     mr_survey_cancel(pending->survey);
+    mr_discovery_cancel(pending->discovery);
     (void)json_object_put(pending->document);
     (void)json_object_put(pending->caller);
     mr_journal_forget(pending->engine->journal, pending);

@@ -24,6 +24,9 @@ static struct json_object *evidence(const struct mr_operation *op)
     /* What holders wrote after that went nowhere, whether somebody asked or not. */
     if (op->volume->server_lost)
         mr_json_set_bool(json, "server_lost", true);
+    if (op->volume->transport_end != MR_TRANSPORT_UNKNOWN)
+        mr_json_set_string(json, "transport_end",
+                           mr_transport_name(op->volume->transport_end));
     return json;
 }
 

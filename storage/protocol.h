@@ -93,6 +93,19 @@
  *             directory (mr_mark()) and neither token nor diskseq is known. Past the deadline, or
  *             when a device could not be asked: complete false. state: what the server says
  *             ("up"|"failed"|"stopping"), "mute", or "incompatible" (lun/control.h).
+ *
+ * Probe: `mooring-worker probe` with the channel at fd 3. One command, no lock, then it exits. Maps,
+ * mounts and changes nothing; may be killed at any time.
+ *   discover  portal, initiator_name, libexec_dir, deadline_ms -> complete, targets [{name, portals,
+ *             complete, luns [{lun, size_bytes, block_size, serial, wwn, thin, write_protected,
+ *             vendor, product, error?}], error?}]. Only disks are listed.
+ *   preflight token (of no attachment), spec (with secrets), config (as of `map`), root and path of the
+ *             mount, mapped (the source, by the volume that is asked for: then it is neither looked
+ *             for other users, nor at the mount path) -> as far as it comes, also with an error:
+ *             portals [{portal, reachable, connect_ms, login_ms, error}], credentials ("accepted"|
+ *             "refused"|"not-needed"|"unknown"), serial, wwn, thin (these for iSCSI only), size_bytes,
+ *             block_size, write_protected, source_key, content, fs_type, fs_uuid, label, detail,
+ *             mount_error. Its error is that of `map` or `check`.
  */
 /* clang-format on */
 

@@ -136,8 +136,11 @@ static int start_volume(struct mr_volume *volume, struct mr_err *err)
     }
     if (volume->state == MR_STATE_ATTACHED)
         volume->engine->recovery.total++;
-    if (volume->state != MR_STATE_ATTACHING && volume->state != MR_STATE_DETACHING)
+    if (volume->state != MR_STATE_ATTACHING && volume->state != MR_STATE_DETACHING) {
+        if (volume->state != MR_STATE_ATTACHED && mr_server_is_dead(volume))
+            mr_server_watch(volume); /* what it says is shown all the same */
         return 0;
+    }
     struct unfinished last = {
         .waited_for = mr_json_get(row, "waited_for"),
         .accept_data_loss = mr_json_get_bool(row, "accept_data_loss", false),

@@ -21,9 +21,8 @@ static const char *below(const char *root, const char *path)
                                                                      : NULL;
 }
 
-/* Splits mount_path into a configured root and the rest. */
-static int place_mount(const struct mr_config *config, const char *mount_path,
-                       struct mr_mount_record *ret, struct mr_err *err)
+int mr_request_place(const struct mr_config *config, const char *mount_path,
+                     struct mr_mount_record *ret, struct mr_err *err)
 {
     const struct mr_roots *roots = &config->mount_roots;
 
@@ -75,10 +74,9 @@ static int refuse_owned(enum mr_code code, const char *pointer,
     return -EBUSY;
 }
 
-/* One source, one mount path, one volume. */
-static int check_unique(const struct mr_engine *engine, const struct mr_volume *self,
-                        const struct mr_spec *spec, const struct mr_mount_record *place,
-                        struct mr_err *err)
+int mr_request_check_unique(const struct mr_engine *engine, const struct mr_volume *self,
+                            const struct mr_spec *spec,
+                            const struct mr_mount_record *place, struct mr_err *err)
 {
     char key[MR_KEY_TEXT];
     char other_key[MR_KEY_TEXT];
@@ -133,7 +131,7 @@ struct mr_operation *mr_request_operation(struct mr_volume *volume, enum mr_goal
 }
 
 /* What is known of an mkfs belongs to the source on which it was begun. */
-static bool same_source(const struct mr_spec *a, const struct mr_spec *b)
+bool mr_request_same_source(const struct mr_spec *a, const struct mr_spec *b)
 {
     char key_a[MR_KEY_TEXT];
     char key_b[MR_KEY_TEXT];
@@ -155,7 +153,7 @@ static int begin_fresh(struct mr_volume *volume, struct mr_operation *op,
         return mr_fail(err, MR_E_INTERNAL, EIO, "choose an attach token");
     }
     op->before = mr_volume_to_row(volume);
-    if (!same_source(volume->spec, spec))
+    if (!mr_request_same_source(volume->spec, spec))
         memset(&volume->format, 0, sizeof(volume->format));
     mr_spec_free(volume->spec);
     volume->spec = spec;
@@ -198,10 +196,10 @@ int mr_request_attach_fresh(struct mr_volume *volume, struct mr_operation *op,
                             struct mr_spec *spec, struct mr_err *err)
 {
     struct mr_mount_record place;
-    int rc = place_mount(volume->engine->config, spec->mount_path, &place, err);
+    int rc = mr_request_place(volume->engine->config, spec->mount_path, &place, err);
 
     if (rc == 0)
-        rc = check_unique(volume->engine, volume, spec, &place, err);
+        rc = mr_request_check_unique(volume->engine, volume, spec, &place, err);
     if (rc == 0)
         return begin_fresh(volume, op, spec, &place, err);
     mr_spec_free(spec);
@@ -273,14 +271,14 @@ int mr_engine_attach(struct mr_engine *engine, const char *id, struct mr_spec *s
     else if (volume && mr_volume_has_residue(volume) &&
              !mr_spec_equal(volume->spec, spec))
         rc = mr_refuse_other_spec(volume, err);
-    else if (volume && mr_volume_has_residue(volume) && volume->server_lost)
+    else if (volume && mr_volume_has_residue(volume) && mr_server_is_dead(volume))
         return mr_cancel_detach_first(volume, spec, ret_op, err);
     else if (volume && mr_volume_has_residue(volume) && volume->mount.root[0])
         return start_verify(volume, spec, ret_op, err);
     else {
-        rc = place_mount(engine->config, spec->mount_path, &place, err);
+        rc = mr_request_place(engine->config, spec->mount_path, &place, err);
         if (rc == 0)
-            rc = check_unique(engine, volume, spec, &place, err);
+            rc = mr_request_check_unique(engine, volume, spec, &place, err);
         if (rc == 0)
             volume = get_or_new(engine, volume, id, err);
         if (rc == 0 && volume && mr_volume_has_residue(volume)) {

@@ -312,8 +312,7 @@ void mr_operation_fail(struct mr_operation *op, const struct mr_err *err)
      * left. */
     op->error.residue = MR_RESIDUE_POSSIBLE;
     mr_volume_set_error(op->volume, &op->error);
-    mr_operation_end(op, -1, op->volume->forgotten ? MR_STATE_ORPHAN : MR_STATE_FAILED,
-                     "failed");
+    mr_operation_end(op, -1, mr_server_failed_state(op->volume), "failed");
 }
 
 void mr_operation_fail_with(struct mr_operation *op, enum mr_code code,

@@ -46,12 +46,12 @@ int mr_spec_decode_public(struct json_object *json, struct mr_spec **ret,
 /* NULL is fine. */
 void mr_spec_free(struct mr_spec *spec);
 
-/* The spec without secrets (fields marked `secret` in the codec's table), for answers,
- * journal and logs; decodes back with mr_spec_decode_public(). New reference, NULL when
- * out of memory. */
+/* The spec without secrets and without what one request asks for once (fields marked
+ * `secret` or `once` in the codec's table), for answers, journal and logs; decodes back
+ * with mr_spec_decode_public(). New reference, NULL when out of memory. */
 struct json_object *mr_spec_public(const struct mr_spec *spec);
 
-/* Same spec = everything but secrets. */
+/* Same spec = everything but what is secret or for once. */
 bool mr_spec_equal(const struct mr_spec *a, const struct mr_spec *b);
 
 /* A key that names the source before it was opened, for the one-source-once rule:

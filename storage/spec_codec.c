@@ -183,7 +183,13 @@ static int decode_source(const struct decoder *d, const struct mr_field *field,
     if (!driver)
         return mr_fail_at(d->err, MR_E_INVALID_SPEC, driver_at, "%s: expected one of: %s",
                           driver_at, mr_source_driver_names(names, sizeof(names)));
-    return decode_object(d, driver->fields, in, at, ret);
+    int r = decode_object(d, driver->fields, in, at, ret);
+    if (r == 0 && driver->check) {
+        r = driver->check(*ret, d->err);
+        if (r < 0)
+            (void)json_object_put(mr_take_ptr(*ret));
+    }
+    return r;
 }
 
 static int decode_value(const struct decoder *d, const struct mr_field *field,
@@ -305,7 +311,7 @@ struct json_object *mr_fields_public(const struct mr_field *fields,
     for (const struct mr_field *f = fields; out && f->name; f++) {
         struct json_object *value = mr_json_get(in, f->name);
         struct json_object *copy = NULL;
-        if (f->secret || !value)
+        if (f->secret || f->once || !value)
             continue;
         if (members(f, value))
             copy = mr_fields_public(members(f, value), value);
@@ -325,7 +331,7 @@ bool mr_fields_equal(const struct mr_field *fields, struct json_object *a,
     for (const struct mr_field *f = fields; f->name; f++) {
         struct json_object *x = mr_json_get(a, f->name);
         struct json_object *y = mr_json_get(b, f->name);
-        if (f->secret)
+        if (f->secret || f->once)
             continue;
         bool same = x && y && members(f, x) ? mr_fields_equal(members(f, x), x, y)
                                             : json_object_equal(x, y);

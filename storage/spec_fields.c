@@ -127,6 +127,41 @@ static bool check_format(const char *text)
     return strcmp(text, "never") == 0 || strcmp(text, "if-blank") == 0;
 }
 
+static bool check_digest(const char *text)
+{
+    return strcmp(text, "none") == 0 || strcmp(text, "crc32c") == 0;
+}
+
+static bool check_fencing(const char *text)
+{
+    return strcmp(text, "off") == 0 || strcmp(text, "reserve") == 0;
+}
+
+/* 0 is no key: registering it takes the registration back (SPC-4, REGISTER). */
+static bool check_reservation_key(const char *text)
+{
+    return strncmp(text, "0x", 2) == 0 && text[2] && all_of(text + 2, isxdigit, "") &&
+           text[2 + strspn(text + 2, "0")];
+}
+
+/* The messages name fields, no values: of passwords only that they are the same. */
+static int iscsi_check(struct json_object *source, struct mr_err *err)
+{
+    struct json_object *chap = mr_json_get(source, "chap");
+    const char *ours = mr_json_get_string(chap, "password");
+    const char *theirs = mr_json_get_string(mr_json_get(chap, "mutual"), "password");
+
+    if (ours && theirs && strcmp(ours, theirs) == 0) /* RFC 7143 section 9.2.1 */
+        return mr_fail_at(err, MR_E_INVALID_SPEC, "/source/chap/mutual/password",
+                          "/source/chap/mutual/password: expected another one than "
+                          "/source/chap/password");
+    if (mr_json_get(source, "preempt") &&
+        strcmp(mr_json_get_string(source, "fencing"), "reserve") != 0)
+        return mr_fail_at(err, MR_E_INVALID_SPEC, "/source/preempt",
+                          "/source/preempt: only with fencing: reserve");
+    return 0;
+}
+
 static int file_key(struct json_object *source, char *dst, size_t size)
 {
     return mr_format(dst, size, "path:%s", mr_json_get_string(source, "path"));
@@ -159,20 +194,27 @@ static const struct mr_field file_fields[] = {
     {0},
 };
 
+#define CHAP_TEXT_FIELD(field, is_secret)                                                \
+    {                                                                                    \
+        .name = field, .type = MR_FIELD_STRING, .required = true, .secret = is_secret,   \
+        .min = 1, .max = 255,                                                            \
+        .expected = "a string of 1 to 255 bytes without control characters"              \
+    }
+
+/* Who the target says that it is. */
+static const struct mr_field mutual_fields[] = {
+    CHAP_TEXT_FIELD("username", false),
+    CHAP_TEXT_FIELD("password", true),
+    {0},
+};
+
 static const struct mr_field chap_fields[] = {
-    {.name = "username",
-     .type = MR_FIELD_STRING,
-     .required = true,
-     .min = 1,
-     .max = 255,
-     .expected = "a string of 1 to 255 bytes without control characters"},
-    {.name = "password",
-     .type = MR_FIELD_STRING,
-     .required = true,
-     .secret = true,
-     .min = 1,
-     .max = 255,
-     .expected = "a string of 1 to 255 bytes without control characters"},
+    CHAP_TEXT_FIELD("username", false),
+    CHAP_TEXT_FIELD("password", true),
+    {.name = "mutual",
+     .type = MR_FIELD_OBJECT,
+     .fields = mutual_fields,
+     .expected = "an object"},
     {0},
 };
 
@@ -206,6 +248,33 @@ static const struct mr_field iscsi_fields[] = {
      .type = MR_FIELD_OBJECT,
      .fields = chap_fields,
      .expected = "an object"},
+    {.name = "header_digest",
+     .type = MR_FIELD_STRING,
+     .min = 1,
+     .max = 16,
+     .check = check_digest,
+     .fallback = "\"none\"",
+     .expected = "none or crc32c"},
+    {.name = "replacement_timeout_s",
+     .type = MR_FIELD_INT,
+     .min = -1,
+     .max = 86400,
+     .fallback = "120",
+     .expected = "an integer from -1 to 86400"},
+    {.name = "fencing",
+     .type = MR_FIELD_STRING,
+     .min = 1,
+     .max = 16,
+     .check = check_fencing,
+     .fallback = "\"off\"",
+     .expected = "off or reserve"},
+    {.name = "preempt",
+     .type = MR_FIELD_STRING,
+     .once = true,
+     .min = 3,
+     .max = 18,
+     .check = check_reservation_key,
+     .expected = "the key of a reservation: 0x and 1 to 16 hex digits, not 0"},
     {0},
 };
 
@@ -260,8 +329,8 @@ const struct mr_field mr_spec_fields[] = {
 };
 
 static const struct mr_source_driver drivers[] = {
-    {"file", file_fields, file_key},
-    {"iscsi", iscsi_fields, iscsi_key},
+    {"file", file_fields, file_key, NULL},
+    {"iscsi", iscsi_fields, iscsi_key, iscsi_check},
 };
 
 const struct mr_source_driver *mr_source_driver(const char *name)

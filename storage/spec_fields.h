@@ -32,6 +32,7 @@ struct mr_field {
     enum mr_field_type type;
     bool required;
     bool secret; /* never in journal, logs and answers */
+    bool once;   /* a wish of one request: neither journalled, answered nor compared */
     int64_t min; /* bytes of a string, value of an integer */
     int64_t max;
     size_t min_count; /* elements of an array */
@@ -48,6 +49,8 @@ struct mr_source_driver {
     const struct mr_field *fields;
     /* See mr_spec_source_key(). */
     int (*key)(struct json_object *source, char *dst, size_t size);
+    /* Fields that contradict each other in a decoded source; NULL: none can. */
+    int (*check)(struct json_object *source, struct mr_err *err);
 };
 
 extern const struct mr_field mr_spec_fields[];
@@ -62,11 +65,12 @@ const char *mr_source_driver_names(char *dst, size_t size);
 int mr_fields_decode(const struct mr_field *fields, struct json_object *in,
                      bool allow_missing_secrets, struct json_object **ret,
                      struct mr_err *err);
-/* A deep copy of a decoded object without the secret fields. NULL when out of memory. */
+/* A deep copy of a decoded object without the fields that are secret or for once. NULL
+ * when out of memory. */
 struct json_object *mr_fields_public(const struct mr_field *fields,
                                      struct json_object *in);
-/* Two decoded objects agree in everything but secrets, whatever the order of their keys.
- */
+/* Two decoded objects agree in everything but what is secret or for once, whatever the
+ * order of their keys. */
 bool mr_fields_equal(const struct mr_field *fields, struct json_object *a,
                      struct json_object *b);
 

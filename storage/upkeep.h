@@ -8,6 +8,7 @@
 #define MR_STORAGE_UPKEEP_H
 
 #include "storage/engine.h"
+#include "storage/transport.h"
 
 struct mr_survey;
 struct mr_surveys;
@@ -67,18 +68,25 @@ struct mr_volume *mr_engine_next_orphan(struct mr_engine *engine, const char *af
 struct json_object *mr_orphan_document(const struct mr_volume *volume);
 
 /* --- servers.c: the mooring-lun processes of attached volumes --- */
-/* Watches the process that the identity names (pidfd and start time), until
- * mr_server_forget(). Harmless when it is watched already or there is none. If it has
- * ended: server_lost is set, and an attached volume without an operation becomes `failed`
- * and says what that means for the file system. */
+/* Watches the process that the identity names (pidfd and start time) and what it says
+ * (server_link.h), until mr_server_forget(). Harmless when it is watched already or there
+ * is none. If it has ended: server_lost is set, and an attached volume without an
+ * operation becomes `failed` and says what that means for the file system. */
 void mr_server_watch(struct mr_volume *volume);
 /* The device is gone, or the volume is. */
 void mr_server_forget(struct mr_volume *volume);
-/* What it means that it has ended. */
+/* It says that its transport is in this state. A final one is treated like its end, but
+ * that a volume which was fenced becomes `fenced`. */
+void mr_server_said(struct mr_volume *volume, enum mr_transport state);
+/* It has ended, or serves errors for ever: only a detach is left. */
+bool mr_server_is_dead(const struct mr_volume *volume);
+/* What that means. */
 void mr_server_error(const struct mr_volume *volume, struct mr_err *err);
-/* An attached volume without an operation whose server has ended becomes `failed`: true
- * then. */
+/* An attached volume without an operation whose server is dead becomes `failed` or
+ * `fenced`: true then. */
 bool mr_server_check(struct mr_volume *volume);
+/* What a volume is when an operation on it has failed and something of it is left. */
+enum mr_state mr_server_failed_state(const struct mr_volume *volume);
 
 /* --- unsaved.c: what to do when the journal cannot be written --- */
 /* Before anything can fail. */

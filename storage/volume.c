@@ -56,6 +56,7 @@ void mr_volume_clear_identity(struct mr_volume *volume)
 {
     mr_server_forget(volume);
     volume->server_lost = false;
+    volume->transport_end = MR_TRANSPORT_UNKNOWN;
     memset(&volume->identity, 0, sizeof(volume->identity));
     mr_volume_touch(volume);
 }
@@ -180,6 +181,8 @@ struct json_object *mr_volume_document(const struct mr_volume *volume)
     mr_json_set(json, "holders",
                 holders ? json_object_get(volume->holders) : json_object_new_array());
     mr_document_set_time(json, "holders_at", holders ? volume->holders_at_ms : 0);
+    mr_json_set(json, "transport", json_object_get(volume->transport));
+    mr_json_set(json, "fencing", json_object_get(volume->fencing));
     mr_json_set(json, "error", error_document(volume));
     mr_document_set_time(json, "attached_at", volume->attached_at_ms);
     mr_document_set_time(json, "updated_at", volume->updated_at_ms);
@@ -235,6 +238,9 @@ struct json_object *mr_volume_to_row(const struct mr_volume *volume)
     mr_json_set_bool(row, "data_not_written", volume->data_not_written);
     mr_json_set_bool(row, "forced", volume->forced);
     mr_json_set_bool(row, "server_lost", volume->server_lost);
+    if (volume->transport_end != MR_TRANSPORT_UNKNOWN)
+        mr_json_set_string(row, "transport_end",
+                           mr_transport_name(volume->transport_end));
     mr_json_set(row, "acting", json_object_get(volume->acting));
     mr_json_set(row, "error", volume->has_error ? mr_err_to_json(&volume->error) : NULL);
     mr_json_set(row, "proof", json_object_get(volume->proof));
@@ -274,6 +280,8 @@ int mr_volume_from_row(struct mr_volume *volume, struct json_object *row,
     volume->data_not_written = mr_json_get_bool(row, "data_not_written", false);
     volume->forced = mr_json_get_bool(row, "forced", false);
     volume->server_lost = mr_json_get_bool(row, "server_lost", false);
+    volume->transport_end =
+        mr_transport_from_name(mr_json_get_string(row, "transport_end"));
     volume->acting = json_object_get(mr_json_get(row, "acting"));
     volume->has_error = error != NULL;
     if (error)

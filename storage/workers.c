@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,6 +130,11 @@ const char *mr_worker_stack(const struct mr_worker *worker, char text[256])
         (void)snprintf(frames, sizeof(frames), "a place that cannot be read");
     (void)snprintf(text, 256, "process %d hangs in the kernel at %s", (int)pid, frames);
     return text;
+}
+
+void mr_worker_kill(const struct mr_worker *worker)
+{
+    (void)kill(worker->process.pid, SIGKILL); /* not reaped yet: the number is its own */
 }
 
 void mr_worker_end(struct mr_worker *worker)

@@ -49,10 +49,10 @@ struct mr_worker_process {
 int mr_worker_launch(const char *libexec_dir, const char *mode, const char *argument,
                      int inotify_fd, struct mr_worker_process *ret, struct mr_err *err);
 
-/* Starts a worker. "volume" with a lock file takes that and then says ready; "action"
- * (one command) and "survey" (without argument) take no lock, do not say ready, and get
- * their command at once. events and ctx are borrowed until mr_worker_end() or died().
- * deadline_ns is for `ready`. */
+/* Starts a worker. "volume" with a lock file takes that and then says ready; "action",
+ * "probe" (one command) and "survey" (without argument) take no lock, do not say ready,
+ * and get their command at once. events and ctx are borrowed until mr_worker_end() or
+ * died(). deadline_ns is for `ready`. */
 int mr_worker_start(struct mr_workers *workers, const char *mode, const char *lock_path,
                     int64_t deadline_ns, const struct mr_worker_events *events, void *ctx,
                     struct mr_worker **ret, struct mr_err *err);
@@ -66,6 +66,8 @@ void mr_worker_command(struct mr_worker *worker, struct json_object *command,
 const char *mr_worker_stack(const struct mr_worker *worker, char text[256]);
 /* For logs and tests. */
 pid_t mr_worker_pid(const struct mr_worker *worker);
+/* SIGKILL: for what must not go on, and may be cut off anywhere. died() tells its end. */
+void mr_worker_kill(const struct mr_worker *worker);
 /* No more commands, no more callbacks; the process ends by itself and is reaped. NULL is
  * fine. */
 void mr_worker_end(struct mr_worker *worker);

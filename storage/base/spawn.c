@@ -82,7 +82,10 @@ static void child(const struct mr_spawn *spawn, char *const *argv, char *const *
     if (cause == 0)
         cause = place_fds(spawn->fds, spawn->fd_count);
     if (cause == 0) {
-        (void)execve(argv[0], argv, envp);
+        if (spawn->program_fd > 0)
+            (void)execveat(spawn->program_fd, "", argv, envp, AT_EMPTY_PATH);
+        else
+            (void)execve(argv[0], argv, envp);
         cause = errno;
     }
     (void)!write(status, &cause, sizeof(cause));

@@ -21,6 +21,7 @@ struct mr_spawn_fd {
 
 struct mr_spawn {
     const char *const *argv; /* NULL-terminated, argv[0] is the path to execute */
+    int program_fd;          /* executed instead when it is not 0, may be O_PATH */
     const char *const *envp; /* NULL: PATH, LANG=C and MOORING_LOG only */
     const struct mr_spawn_fd *fds;
     size_t fd_count;

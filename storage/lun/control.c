@@ -17,6 +17,13 @@ int mr_control_path(char *dst, size_t size, const char *runtime_dir, const char 
     return mr_format(dst, size, "%s/lun/%s.sock", runtime_dir, token);
 }
 
+void mr_control_init(struct mr_control *control)
+{
+    *control = (struct mr_control){.listen_fd = -1};
+    for (size_t i = 0; i < MR_CONTROL_SLOTS; i++)
+        control->clients[i].fd = -1;
+}
+
 int mr_control_open(struct mr_control *control, const char *runtime_dir,
                     const char *token, struct mr_err *err)
 {
@@ -25,9 +32,7 @@ int mr_control_open(struct mr_control *control, const char *runtime_dir,
     int fd;
     int r;
 
-    *control = (struct mr_control){.listen_fd = -1};
-    for (size_t i = 0; i < MR_CONTROL_CLIENTS; i++)
-        control->clients[i] = -1;
+    mr_control_init(control);
     if (mr_control_path(control->path, sizeof(control->path), runtime_dir, token) < 0 ||
         mr_format(dir, sizeof(dir), "%s/lun", runtime_dir) < 0)
         return mr_fail(err, MR_E_INTERNAL, ENAMETOOLONG, "control socket below '%s'",
@@ -55,46 +60,110 @@ int mr_control_open(struct mr_control *control, const char *runtime_dir,
 void mr_control_poll(const struct mr_control *control, struct pollfd *fds)
 {
     fds[0] = (struct pollfd){.fd = control->listen_fd, .events = POLLIN};
-    for (size_t i = 0; i < MR_CONTROL_CLIENTS; i++)
-        fds[1 + i] = (struct pollfd){.fd = control->clients[i], .events = POLLIN};
+    for (size_t i = 0; i < MR_CONTROL_SLOTS; i++)
+        fds[1 + i] = (struct pollfd){.fd = control->clients[i].fd, .events = POLLIN};
 }
 
-/* False when the client is of no more use. */
-static bool serve_client(int fd, mr_control_fn fn, void *ctx)
+static void hang_up(struct mr_control_client *client)
+{
+    mr_close(&client->fd);
+    *client = (struct mr_control_client){.fd = -1};
+}
+
+void mr_control_answer(struct mr_control_client *client, struct json_object *answer)
+{
+    client->wait = (struct mr_control_wait){.what = 0};
+    if (!answer || mr_msg_send(client->fd, answer, -1, MSG_DONTWAIT, NULL) < 0)
+        hang_up(client);
+}
+
+static void serve_client(struct mr_control_client *client, mr_control_fn fn, void *ctx)
 {
     MR_AUTO_JSON struct json_object *request = NULL;
     MR_AUTO_JSON struct json_object *answer = NULL;
-    int r = mr_msg_recv(fd, &request, NULL, MSG_DONTWAIT, NULL);
+    int r = mr_msg_recv(client->fd, &request, NULL, MSG_DONTWAIT, NULL);
 
     if (r == -EAGAIN)
-        return true;
-    if (r <= 0)
-        return false;
-    answer = fn(ctx, request);
-    return answer && mr_msg_send(fd, answer, -1, MSG_DONTWAIT, NULL) == 0;
+        return;
+    if (r <= 0) {
+        hang_up(client);
+        return;
+    }
+    client->wait = (struct mr_control_wait){.what = 0};
+    answer = fn(ctx, client, request);
+    if (answer || client->wait.what == 0)
+        mr_control_answer(client, answer);
+}
+
+/* A free slot, once no more than `most` of this kind are left besides `keep`. */
+static struct mr_control_client *make_room(struct mr_control *control, bool watches,
+                                           size_t most,
+                                           const struct mr_control_client *keep)
+{
+    struct mr_control_client *oldest = NULL;
+    struct mr_control_client *unused = NULL;
+    size_t count = 0;
+
+    for (size_t i = 0; i < MR_CONTROL_SLOTS; i++) {
+        struct mr_control_client *client = &control->clients[i];
+
+        if (client->fd < 0) {
+            unused = client;
+        } else if (client != keep && client->watches == watches) {
+            count++;
+            if (!oldest || client->age < oldest->age)
+                oldest = client;
+        }
+    }
+    if (oldest && (count > most || (!unused && !keep))) {
+        hang_up(oldest);
+        unused = oldest;
+    }
+    return unused;
+}
+
+void mr_control_watch(struct mr_control *control, struct mr_control_client *client)
+{
+    client->watches = true;
+    (void)make_room(control, true, MR_CONTROL_WATCHERS - 1, client);
 }
 
 static void accept_client(struct mr_control *control)
 {
+    struct mr_control_client *client;
     int fd = accept4(control->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
     if (fd < 0)
         return;
-    mr_close(&control->clients[control->next]);
-    control->clients[control->next] = fd;
-    control->next = (control->next + 1) % MR_CONTROL_CLIENTS;
+    client = make_room(control, false, MR_CONTROL_CLIENTS - 1, NULL);
+    if (!client) { /* not reached: there are more slots than watchers */
+        mr_close(&fd);
+        return;
+    }
+    *client = (struct mr_control_client){.fd = fd, .age = control->accepted++};
 }
 
 void mr_control_handle(struct mr_control *control, const struct pollfd *fds,
                        mr_control_fn fn, void *ctx)
 {
-    for (size_t i = 0; i < MR_CONTROL_CLIENTS; i++) {
-        if (control->clients[i] >= 0 && control->clients[i] == fds[1 + i].fd &&
-            fds[1 + i].revents && !serve_client(control->clients[i], fn, ctx))
-            mr_close(&control->clients[i]);
+    for (size_t i = 0; i < MR_CONTROL_SLOTS; i++) {
+        if (control->clients[i].fd >= 0 && control->clients[i].fd == fds[1 + i].fd &&
+            fds[1 + i].revents)
+            serve_client(&control->clients[i], fn, ctx);
     }
     if (control->listen_fd >= 0 && fds[0].revents)
         accept_client(control);
+}
+
+void mr_control_push(struct mr_control *control, struct json_object *document)
+{
+    for (size_t i = 0; i < MR_CONTROL_SLOTS; i++) {
+        struct mr_control_client *client = &control->clients[i];
+
+        if (client->fd >= 0 && client->watches &&
+            mr_msg_send(client->fd, document, -1, MSG_DONTWAIT, NULL) < 0)
+            hang_up(client);
+    }
 }
 
 void mr_control_say_version(struct json_object *answer)
@@ -135,8 +204,8 @@ struct json_object *mr_control_refuse(struct json_object *request, const char *t
 
 void mr_control_close(struct mr_control *control)
 {
-    for (size_t i = 0; i < MR_CONTROL_CLIENTS; i++)
-        mr_close(&control->clients[i]);
+    for (size_t i = 0; i < MR_CONTROL_SLOTS; i++)
+        hang_up(&control->clients[i]);
     mr_close(&control->listen_fd);
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "storage/base/cleanup.h"
+#include "storage/lun/fuse_proto.h"
 
 int mr_fuse_open(int *ret_fd, struct mr_err *err)
 {
@@ -55,23 +56,47 @@ int mr_fuse_mount(int fuse_fd, const char *source, uint32_t max_read, int *ret_m
     return 0;
 }
 
-int mr_fuse_reply(int fuse_fd, uint64_t unique, int error, void *body, size_t len)
+/* One message to the kernel: the header, and what is behind it. */
+static int send_message(int fuse_fd, struct fuse_out_header *head,
+                        const struct iovec *body, int count)
 {
-    struct fuse_out_header head = {
-        .len = (uint32_t)(sizeof(head) + len),
-        .error = error,
-        .unique = unique,
-    };
-    struct iovec iov[2] = {
-        {.iov_base = &head, .iov_len = sizeof(head)},
-        {.iov_base = body, .iov_len = len},
-    };
+    struct iovec iov[1 + MR_FUSE_PIECES] = {{head, sizeof(*head)}};
+    size_t len = sizeof(*head);
     ssize_t n;
 
+    for (int i = 0; i < count && i < MR_FUSE_PIECES; i++) {
+        iov[1 + i] = body[i];
+        len += body[i].iov_len;
+    }
+    head->len = (uint32_t)len;
     do
-        n = writev(fuse_fd, iov, len > 0 ? 2 : 1);
+        n = writev(fuse_fd, iov, 1 + count);
     while (n < 0 && errno == EINTR);
-    if (n >= 0 || errno == ENOENT)
-        return 0;
-    return -errno;
+    return n < 0 ? -errno : 0;
+}
+
+int mr_fuse_reply(int fuse_fd, uint64_t unique, int error, const struct iovec *body,
+                  int count)
+{
+    struct fuse_out_header head = {.error = error, .unique = unique};
+
+    return send_message(fuse_fd, &head, body, error ? 0 : count);
+}
+
+int mr_fuse_resend(int fuse_fd)
+{
+    struct fuse_out_header head = {.error = MR_FUSE_NOTIFY_RESEND};
+
+    return send_message(fuse_fd, &head, NULL, 0);
+}
+
+int mr_fuse_forget_attributes(int fuse_fd)
+{
+    struct fuse_out_header head = {.error = FUSE_NOTIFY_INVAL_INODE};
+    /* A negative offset: attributes only, there are no cached pages. */
+    struct fuse_notify_inval_inode_out out = {.ino = FUSE_ROOT_ID, .off = -1};
+    const struct iovec body = {&out, sizeof(out)};
+    int r = send_message(fuse_fd, &head, &body, 1);
+
+    return r == -ENOENT ? 0 : r;
 }

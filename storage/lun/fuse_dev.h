@@ -8,6 +8,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "storage/base/err.h"
 
@@ -20,9 +21,21 @@ int mr_fuse_open(int *ret_fd, struct mr_err *err);
 int mr_fuse_mount(int fuse_fd, const char *source, uint32_t max_read, int *ret_mount_fd,
                   struct mr_err *err);
 
-/* Answers a request: error 0 or a negative errno, body may be NULL. An answer nobody
- * waits for any more
- * (-ENOENT, the connection was aborted) is no error. Returns 0 or a negative errno. */
-int mr_fuse_reply(int fuse_fd, uint64_t unique, int error, void *body, size_t len);
+/* Answers a request: error 0 or a negative errno; count pieces of body, at most
+ * MR_FUSE_PIECES, none with an error. Returns 0, -ENOENT when nobody waits for the answer
+ * any more (interrupted, or the connection was aborted), or another negative errno. */
+#define MR_FUSE_PIECES 2
+int mr_fuse_reply(int fuse_fd, uint64_t unique, int error, const struct iovec *body,
+                  int count);
+
+/* Linux 6.9: every request that was read from this connection and not answered yet can be
+ * read again, with MR_FUSE_UNIQUE_RESEND in its id. For a process that took the
+ * connection over, before it reads. Returns 0 or a negative errno: -EINVAL on older
+ * kernels. */
+int mr_fuse_resend(int fuse_fd);
+
+/* The file's size has changed: the kernel shall ask for the attributes again. Returns 0,
+ * also when it has not got the file, or a negative errno. */
+int mr_fuse_forget_attributes(int fuse_fd);
 
 #endif

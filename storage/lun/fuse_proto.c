@@ -12,7 +12,7 @@
 #define PAGE_BYTES 4096
 /* Attributes never change, and the kernel must not need us to look at them: loop(4) asks
  * for them in LOOP_GET_STATUS64, also when this process is stopped. */
-#define ATTR_VALID_SECONDS (10u * 365 * 24 * 3600)
+#define ATTR_VALID_SECONDS (10ull * 365 * 24 * 3600)
 
 static void answer(struct mr_fuse_request *ret, int error)
 {
@@ -76,7 +76,6 @@ static void decode_write(const void *message, size_t len,
         ret->kind = MR_FUSE_WRITE;
         ret->offset = in.offset;
         ret->length = in.size;
-        ret->data_at = MR_FUSE_WRITE_HEAD;
     }
 }
 
@@ -187,8 +186,10 @@ int mr_fuse_decode(const void *message, size_t len,
     case FUSE_STATFS:
         ret->kind = MR_FUSE_STATFS;
         break;
-    case FUSE_FLUSH:
     case FUSE_RELEASE:
+        ret->kind = MR_FUSE_RELEASE;
+        break;
+    case FUSE_FLUSH:
     case FUSE_ACCESS:
     case FUSE_DESTROY:
         answer(ret, 0);
@@ -204,17 +205,25 @@ int mr_fuse_decode(const void *message, size_t len,
     return 0;
 }
 
+bool mr_fuse_can_resend(const struct mr_fuse_request *request)
+{
+    /* Without FUSE_INIT_EXT flags2 was not sent. */
+    return (request->init.flags & FUSE_INIT_EXT) &&
+           (request->init.flags2 & (uint32_t)(MR_FUSE_HAS_RESEND >> 32));
+}
+
 void mr_fuse_init_out(const struct mr_fuse_request *request,
                       const struct mr_fuse_geometry *geometry, struct fuse_init_out *ret)
 {
-    const uint32_t wanted =
-        FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ASYNC_DIO | FUSE_MAX_PAGES;
+    const uint32_t wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ASYNC_DIO |
+                            FUSE_MAX_PAGES | FUSE_INIT_EXT;
 
     *ret = (struct fuse_init_out){
         .major = FUSE_KERNEL_VERSION,
         .minor = FUSE_KERNEL_MINOR_VERSION,
         .max_readahead = request->init.max_readahead,
         .flags = request->init.flags & wanted,
+        .flags2 = mr_fuse_can_resend(request) ? MR_FUSE_HAS_RESEND >> 32 : 0,
         .max_background = MAX_BACKGROUND,
         .congestion_threshold = CONGESTION_THRESHOLD,
         .max_write = geometry->max_bytes,

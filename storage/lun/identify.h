@@ -18,4 +18,12 @@
 int mr_lun_identify(struct mr_session *s, const char *target, int64_t deadline_ns,
                     struct mr_lun_facts *ret, struct mr_err *err);
 
+/* The first part of it alone: waits until the LUN is ready, takes its unit attentions. */
+int mr_lun_ready(struct mr_session *s, const char *target, int64_t deadline_ns,
+                 struct mr_err *err);
+/* The capacity alone, for a LUN that is in use: changes size, block size and thin in
+ * *facts. */
+int mr_lun_capacity(struct mr_session *s, const char *target, int64_t deadline_ns,
+                    struct mr_lun_facts *facts, struct mr_err *err);
+
 #endif

@@ -1,368 +1,268 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "storage/lun/io.h"
 
+#include <assert.h>
 #include <errno.h>
-#include <unistd.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/uio.h>
 
 #include "storage/base/clock.h"
+#include "storage/lun/command.h"
 #include "storage/lun/fuse_dev.h"
-#include "storage/lun/sense.h"
 
-#define HEAD_ROOM 4096
-#define UA_BUDGET 16
-#define PAUSE_NS (20 * MR_NS_PER_MS) /* doubled up to four times */
+#define PAGE_BYTES 4096u
+/* One WRITE SAME covers no more than this: a target that zeroes slowly must answer within
+ * the command limit below. Giving space back is quicker than writing. */
+#define WRITE_SAME_BYTES (64ull << 20)
 
-static uint8_t *slot_data(const struct mr_slot *slot)
+int mr_io_geometry(const struct mr_lun_facts *facts, bool read_only,
+                   struct mr_fuse_geometry *ret, struct mr_err *err)
 {
-    return slot->buffer + HEAD_ROOM;
+    uint64_t max = (uint64_t)facts->max_transfer_blocks * facts->block_size;
+    uint64_t granularity = (uint64_t)facts->unmap_granularity_blocks * facts->block_size;
+
+    if (max == 0 || max > MR_FUSE_DATA_MAX)
+        max = MR_FUSE_DATA_MAX;
+    if (max < PAGE_BYTES)
+        return mr_fail(err, MR_E_DEVICE_ERROR, ENOTSUP,
+                       "the LUN takes at most %llu bytes per transfer",
+                       (unsigned long long)max);
+    /* loop(4) wants a power of two; what makes no sense is replaced by a page. */
+    if (granularity < PAGE_BYTES || granularity > (1u << 30) ||
+        (granularity & (granularity - 1)) != 0)
+        granularity = PAGE_BYTES;
+    *ret = (struct mr_fuse_geometry){
+        .size_bytes = facts->size_bytes,
+        .block_size = facts->block_size,
+        .max_bytes = (uint32_t)(max / PAGE_BYTES * PAGE_BYTES),
+        .granularity_bytes = (uint32_t)granularity,
+        .writable = !read_only && !facts->write_protected,
+    };
+    return 0;
 }
 
-static void reply(struct mr_slot *slot, int error, void *body, size_t len)
+int mr_io_init(struct mr_io *io, int fuse_fd, struct mr_page *page, struct mr_err *err)
 {
-    struct mr_io *io = slot->io;
+    memset(io, 0, sizeof(*io));
+    io->fuse_fd = fuse_fd;
+    io->page = page;
+    io->age_check_ns = INT64_MAX;
+    io->now_ns = mr_now_ns();
+    TAILQ_INIT(&io->order);
+    TAILQ_INIT(&io->work);
+    if (getrandom(&io->mark, sizeof(io->mark), 0) != sizeof(io->mark))
+        return mr_fail(err, MR_E_INTERNAL, errno, "getrandom");
+    return mr_pool_init(&io->pool, io, err);
+}
+
+void mr_io_done(struct mr_io *io)
+{
+    mr_pool_done(&io->pool);
+}
+
+void mr_io_serve(struct mr_io *io)
+{
+    struct mr_page *page = io->page;
+    const struct mr_lun_facts *facts = &page->facts;
+    const uint64_t same = facts->max_write_same_blocks;
+    const uint64_t told = atomic_load(&page->size_bytes);
+
+    io->geometry = page->geometry;
+    if (told > 0)
+        io->geometry.size_bytes = told;
+    else
+        atomic_store(&page->size_bytes, io->geometry.size_bytes);
+    io->write_cache = facts->write_cache;
+    io->thin = facts->thin;
+    /* An earlier server may have left something to flush. */
+    io->changes = io->geometry.writable;
+    io->write_same_bytes = WRITE_SAME_BYTES;
+    if (same > 0 && same < WRITE_SAME_BYTES / facts->block_size)
+        io->write_same_bytes = same * facts->block_size;
+    /* Before the first read. On a kernel that cannot do it the keeper starts no server
+     * after one that died, so nothing is lost by a failure. */
+    if (atomic_load(&page->initialised) && atomic_load(&page->can_resend))
+        (void)mr_fuse_resend(io->fuse_fd);
+    io->serving = true;
+}
+
+bool mr_io_usable(const struct mr_io *io)
+{
+    return io->mode == MR_IO_RUNNING && io->session->iscsi && !io->session->lost;
+}
+
+void mr_io_add(_Atomic uint64_t *counter, uint64_t n)
+{
+    /* One writer: no locked instruction is needed. */
+    atomic_store_explicit(counter,
+                          atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
+int mr_io_reply(struct mr_io *io, uint64_t unique, int error, const struct iovec *body,
+                int count)
+{
+    int r;
 
     if (error < 0 && error != -ENOSYS && error != -EOPNOTSUPP)
-        io->counters.errors++;
-    (void)mr_fuse_reply(io->fuse_fd, slot->request.unique, error, error ? NULL : body,
-                        error ? 0 : len);
+        mr_io_add(&io->page->counters.errors, 1);
+    r = mr_fuse_reply(io->fuse_fd, unique, error, body, count);
+    if (r < 0 && r != -ENOENT)
+        r = mr_fuse_reply(io->fuse_fd, unique, -EIO, NULL, 0);
+    return r;
 }
 
-/* The one reply to a request that went, or would have gone, to the target. */
-static void finish(struct mr_slot *slot, int error)
-{
-    struct fuse_write_out written = {.size = (uint32_t)slot->request.length};
-
-    slot->again = false;
-    if (slot->request.kind == MR_FUSE_READ)
-        reply(slot, error, slot_data(slot), (size_t)slot->request.length);
-    else if (slot->request.kind == MR_FUSE_WRITE)
-        reply(slot, error, &written, sizeof(written));
-    else
-        reply(slot, error, NULL, 0);
-}
-
-/* ILLEGAL REQUEST from the target: it does not know the command or one of its fields. */
-static int refused(const struct mr_slot *slot)
-{
-    switch (slot->request.kind) {
-    case MR_FUSE_SYNC:
-        /* Only a cache that is known to be off needs no flush. */
-        return slot->io->write_cache == MR_WRITE_CACHE_OFF ? 0 : -EIO;
-    case MR_FUSE_PUNCH:
-    case MR_FUSE_ZERO:
-        return -EOPNOTSUPP;
-    case MR_FUSE_NO_REPLY:
-    case MR_FUSE_ANSWER:
-    case MR_FUSE_INIT:
-    case MR_FUSE_ATTR:
-    case MR_FUSE_OPEN:
-    case MR_FUSE_STATFS:
-    case MR_FUSE_READ:
-    case MR_FUSE_WRITE:
-        break;
-    }
-    return -EIO;
-}
-
-static void again(struct mr_slot *slot, int64_t due_ns)
-{
-    slot->again = true;
-    slot->due_ns = due_ns;
-}
-
-static void command_good(struct mr_slot *slot)
+static void reply_good(struct mr_slot *slot)
 {
     struct mr_io *io = slot->io;
-
-    if (slot->request.kind == MR_FUSE_SYNC && slot->changes > io->flushed)
-        io->flushed = slot->changes;
-    else if (slot->request.kind != MR_FUSE_SYNC && slot->request.kind != MR_FUSE_READ)
-        io->changes++;
-    slot->done_bytes += slot->chunk_bytes;
-    if (slot->done_bytes < slot->request.length &&
-        (slot->request.kind == MR_FUSE_PUNCH || slot->request.kind == MR_FUSE_ZERO)) {
-        slot->started_ns = 0;
-        again(slot, io->now_ns);
-    } else {
-        finish(slot, 0);
-    }
-}
-
-static void command_retry(struct mr_slot *slot, const struct mr_answer *answer)
-{
-    struct mr_io *io = slot->io;
-    unsigned shift = slot->retries < 4 ? slot->retries : 4;
-
-    if (answer->kind == MR_ANSWER_RETRY) {
-        io->counters.unit_attentions++;
-        if (slot->retries >= UA_BUDGET) {
-            finish(slot, -answer->errnum);
-            return;
-        }
-        shift = 0;
-    } else if (io->now_ns - slot->started_ns > io->session->timeout_ns) {
-        finish(slot, -answer->errnum);
-        return;
-    }
-    slot->retries++;
-    io->counters.retries++;
-    again(slot, answer->kind == MR_ANSWER_RETRY ? io->now_ns
-                                                : io->now_ns + (PAUSE_NS << shift));
-}
-
-/* GOOD, but not all bytes moved: the buffer holds something else in part. */
-static bool short_transfer(const struct mr_slot *slot, const struct scsi_task *task)
-{
-    return (slot->request.kind == MR_FUSE_READ || slot->request.kind == MR_FUSE_WRITE) &&
-           task->residual_status != SCSI_RESIDUAL_NO_RESIDUAL;
-}
-
-/* libiscsi's callback. It comes at most once per command, in iscsi_service() or at the
- * end of the session. */
-static void command_done(struct iscsi_context *iscsi, int status, void *command_data,
-                         void *private_data)
-{
-    struct mr_slot *slot = private_data;
-    const struct scsi_task *task = command_data;
-    struct mr_answer answer = {MR_ANSWER_FAILED, EIO};
-
-    (void)iscsi;
-    if (slot->state != MR_SLOT_AT_TARGET)
-        return;
-    slot->state = MR_SLOT_SETTLING;
-    slot->again = false;
-    if (status == SCSI_STATUS_CANCELLED)
-        mr_session_lose(slot->io->session, "the connection was closed");
-    else if (status ==
-             SCSI_STATUS_ERROR) /* libiscsi's own: out of memory, or a broken answer */
-        mr_session_lose(slot->io->session, "libiscsi gave up on a command");
-    else if (task)
-        answer = mr_answer_classify(status, (unsigned)task->sense.key,
-                                    (unsigned)task->sense.ascq);
-    if (answer.kind == MR_ANSWER_GOOD && task && short_transfer(slot, task))
-        answer = (struct mr_answer){MR_ANSWER_FAILED, EIO};
-    switch (answer.kind) {
-    case MR_ANSWER_GOOD:
-        command_good(slot);
-        break;
-    case MR_ANSWER_RETRY:
-    case MR_ANSWER_RETRY_LATER:
-        command_retry(slot, &answer);
-        break;
-    case MR_ANSWER_FAILED:
-        finish(slot, answer.errnum == EREMOTEIO ? refused(slot) : -answer.errnum);
-        break;
-    }
-}
-
-static struct scsi_task *queue_command(struct mr_slot *slot)
-{
-    struct mr_io *io = slot->io;
-    struct iscsi_context *iscsi = io->session->iscsi;
     const struct mr_fuse_request *request = &slot->request;
-    const int lun = io->session->lun;
-    const int block = (int)io->geometry.block_size;
-    const uint64_t lba = (request->offset + slot->done_bytes) / io->geometry.block_size;
-    const uint32_t blocks = (uint32_t)(slot->chunk_bytes / io->geometry.block_size);
+    struct fuse_write_out written = {.size = (uint32_t)request->length};
+    struct iovec body[MR_FUSE_PIECES] = {{&written, sizeof(written)}};
+    int count = 0;
 
-    switch (request->kind) {
-    case MR_FUSE_READ:
-        return iscsi_read16_iov_task(iscsi, lun, lba, (uint32_t)slot->chunk_bytes, block,
-                                     0, 0, 0, 0, 0, command_done, slot, &slot->iov, 1);
-    case MR_FUSE_WRITE:
-        return iscsi_write16_iov_task(iscsi, lun, lba, NULL, (uint32_t)slot->chunk_bytes,
-                                      block, 0, 0, 0, 0, 0, command_done, slot,
-                                      &slot->iov, 1);
-    case MR_FUSE_SYNC: /* no blocks: the whole LUN */
-        return iscsi_synchronizecache16_task(iscsi, lun, 0, 0, 0, 0, command_done, slot);
-    case MR_FUSE_PUNCH:
-    case MR_FUSE_ZERO:
-        return iscsi_writesame16_task(iscsi, lun, lba, io->zeroes, (uint32_t)block,
-                                      blocks, 0, request->kind == MR_FUSE_PUNCH, 0, 0,
-                                      command_done, slot);
-    case MR_FUSE_NO_REPLY:
-    case MR_FUSE_ANSWER:
-    case MR_FUSE_INIT:
-    case MR_FUSE_ATTR:
-    case MR_FUSE_OPEN:
-    case MR_FUSE_STATFS:
-        break;
+    if (request->kind == MR_FUSE_WRITE) {
+        mr_io_add(&io->page->counters.written_bytes, request->length);
+        count = 1;
+    } else if (request->kind == MR_FUSE_READ) {
+        mr_io_add(&io->page->counters.read_bytes, request->length);
+        count = mr_slot_pieces(slot, request->length);
+        for (int i = 0; i < count; i++)
+            body[i] = (struct iovec){slot->iov[i].iov_base, slot->iov[i].iov_len};
     }
-    return NULL;
+    (void)mr_io_reply(io, request->unique, 0, body, count);
 }
 
-/* Sends the slot's (next) command. */
-static void issue(struct mr_slot *slot)
+void mr_io_finish(struct mr_slot *slot, int error)
 {
     struct mr_io *io = slot->io;
-    uint64_t left = slot->request.length - slot->done_bytes;
-    struct scsi_task *task;
 
-    if (slot->request.kind == MR_FUSE_PUNCH || slot->request.kind == MR_FUSE_ZERO)
-        slot->chunk_bytes = left < io->write_same_bytes ? left : io->write_same_bytes;
+    if (error < 0)
+        (void)mr_io_reply(io, slot->request.unique, error, NULL, 0);
     else
-        slot->chunk_bytes = slot->request.length;
-    slot->iov = (struct scsi_iovec){slot_data(slot), (size_t)slot->chunk_bytes};
-    slot->issued_ns = io->now_ns;
-    if (!slot->started_ns) {
-        slot->started_ns = io->now_ns;
-        slot->retries = 0;
-    }
-    slot->state = MR_SLOT_AT_TARGET;
-    task = queue_command(slot);
-    slot->task = task;
-    if (!task && slot->state == MR_SLOT_AT_TARGET) {
-        slot->state = MR_SLOT_SETTLING;
-        finish(slot, -EIO);
-    }
+        reply_good(slot);
+    TAILQ_REMOVE(&io->order, slot, order);
+    io->in_flight--;
+    if (slot->task)
+        return;
+    slot->state = MR_SLOT_FREE;
+    mr_pool_give(&io->pool, slot);
 }
 
-static void count(struct mr_io *io, enum mr_fuse_kind kind)
-{
-    io->counters.reads += kind == MR_FUSE_READ;
-    io->counters.writes += kind == MR_FUSE_WRITE;
-    io->counters.flushes += kind == MR_FUSE_SYNC;
-    io->counters.discards += kind == MR_FUSE_PUNCH;
-    io->counters.zeroes += kind == MR_FUSE_ZERO;
-}
-
-/* A request for the target. The slot stays free when it was answered on the spot. */
-static void start(struct mr_slot *slot)
+void mr_io_begin(struct mr_slot *slot)
 {
     struct mr_io *io = slot->io;
+    const enum mr_fuse_kind kind = slot->request.kind;
 
-    count(io, slot->request.kind);
-    if (!io->session->iscsi || io->session->lost) {
-        finish(slot, -EIO);
-    } else if (slot->request.kind == MR_FUSE_SYNC && io->changes == io->flushed) {
+    if (io->mode == MR_IO_REFUSING) {
+        mr_io_finish(slot, -EIO);
+    } else if ((kind == MR_FUSE_SYNC && io->changes == io->flushed) ||
+               (kind == MR_FUSE_READ && slot->request.length == 0)) {
         /* Nothing was answered since the last flush. Also why a target that falls silent
          * does not keep loop(4) in LOOP_CONFIGURE, which syncs the file with the device
          * locked: others that were offered the same free device would wait with it. */
-        finish(slot, 0);
-    } else if (slot->request.kind == MR_FUSE_READ && slot->request.length == 0) {
-        finish(slot, 0);
-    } else if (slot->request.kind == MR_FUSE_PUNCH && !io->thin) {
-        finish(slot, -EOPNOTSUPP);
-    } else {
-        slot->done_bytes = 0;
-        slot->started_ns = 0;
-        slot->again = false;
-        slot->changes = io->changes;
-        issue(slot);
+        mr_io_finish(slot, 0);
+    } else if (kind == MR_FUSE_PUNCH && !io->thin) {
+        mr_io_finish(slot, -EOPNOTSUPP);
+    } else if (mr_io_usable(io)) {
+        mr_command_send(slot);
     }
 }
 
-static void dispatch(struct mr_slot *slot)
+unsigned mr_io_in_flight(const struct mr_io *io)
 {
-    const struct mr_fuse_geometry *geometry = &slot->io->geometry;
-    union {
-        struct fuse_init_out init;
-        struct fuse_attr_out attr;
-        struct fuse_open_out open;
-        struct fuse_statfs_out statfs;
-    } out;
-
-    switch (slot->request.kind) {
-    case MR_FUSE_NO_REPLY:
-        break;
-    case MR_FUSE_ANSWER:
-        reply(slot, slot->request.error, NULL, 0);
-        break;
-    case MR_FUSE_INIT:
-        mr_fuse_init_out(&slot->request, geometry, &out.init);
-        reply(slot, 0, &out.init, sizeof(out.init));
-        break;
-    case MR_FUSE_ATTR:
-        mr_fuse_attr_out(geometry, &out.attr);
-        reply(slot, 0, &out.attr, sizeof(out.attr));
-        break;
-    case MR_FUSE_OPEN:
-        mr_fuse_open_out(&out.open);
-        reply(slot, 0, &out.open, sizeof(out.open));
-        break;
-    case MR_FUSE_STATFS:
-        mr_fuse_statfs_out(geometry, &out.statfs);
-        reply(slot, 0, &out.statfs, sizeof(out.statfs));
-        break;
-    case MR_FUSE_READ:
-    case MR_FUSE_WRITE:
-    case MR_FUSE_SYNC:
-    case MR_FUSE_PUNCH:
-    case MR_FUSE_ZERO:
-        start(slot);
-        break;
-    }
+    return io->in_flight;
 }
 
-static struct mr_slot *free_slot(struct mr_io *io)
+int64_t mr_io_oldest(const struct mr_io *io)
 {
-    for (size_t i = 0; i < MR_IO_SLOTS; i++) {
-        if (io->slots[i].state == MR_SLOT_FREE)
-            return &io->slots[i];
-    }
-    return NULL;
+    const struct mr_slot *slot = TAILQ_FIRST(&io->order);
+
+    return slot ? slot->arrived_ns : 0;
 }
 
-void mr_io_receive(struct mr_io *io)
+/* For the page: how long the longest-waiting request has waited for a session. */
+static void note_stall(struct mr_io *io)
+{
+    _Atomic uint64_t *max = &io->page->counters.stalls_ns_max;
+    const struct mr_slot *slot = TAILQ_FIRST(&io->order);
+    uint64_t waited_ns = slot ? (uint64_t)(io->now_ns - slot->arrived_ns) : 0;
+
+    if (waited_ns > atomic_load_explicit(max, memory_order_relaxed))
+        atomic_store_explicit(max, waited_ns, memory_order_relaxed);
+}
+
+void mr_io_run(struct mr_io *io, struct mr_session *session)
 {
     struct mr_slot *slot;
+    struct mr_slot *next;
 
-    while (!io->gone && (slot = free_slot(io))) {
-        /* The data of a WRITE starts on a page, behind its head. */
-        uint8_t *message = slot->buffer + HEAD_ROOM - MR_FUSE_WRITE_HEAD;
-        ssize_t n = read(io->fuse_fd, message, MR_FUSE_WRITE_HEAD + MR_FUSE_DATA_MAX);
-
-        if (n < 0 && errno == EAGAIN)
-            return;
-        if (n < 0 && (errno == EINTR || errno == ENOENT))
-            continue; /* ENOENT: the request was interrupted before we got it */
-        if (n < 0) {
-            io->gone = true; /* ENODEV: the super block is gone */
-            return;
-        }
-        if (mr_fuse_decode(message, (size_t)n, &io->geometry, &slot->request) == 0)
-            dispatch(slot);
+    note_stall(io);
+    io->session = session;
+    io->mode = MR_IO_RUNNING;
+    /* What the target had not flushed when the last session ended, and what was done
+     * without an answer, shall be flushed by the next SYNC, whatever was counted. */
+    io->changes += io->geometry.writable;
+    for (slot = TAILQ_FIRST(&io->order); slot && mr_io_usable(io); slot = next) {
+        next = TAILQ_NEXT(slot, order);
+        mr_io_add(&io->page->counters.replayed, slot->sent);
+        mr_io_begin(slot);
     }
 }
 
-/* Nothing that libiscsi still has to send points at the slot. */
-static bool settled(const struct mr_slot *slot, bool sent_all)
+/* The context is gone, and with it every reference to a slot's memory. */
+static void hold_one(struct mr_slot *slot)
 {
-    return sent_all || !slot->task || slot->task->xfer_dir != SCSI_XFER_WRITE;
+    if (slot->state == MR_SLOT_SETTLING || slot->state == MR_SLOT_DUE)
+        TAILQ_REMOVE(&slot->io->work, slot, work);
+    mr_command_forget(slot);
+    slot->state = MR_SLOT_HELD;
+    slot->done_bytes = 0;
+    slot->started_ns = 0;
+    if (slot->strikes >= MR_COMMAND_STRIKES)
+        mr_io_finish(slot, -EIO);
 }
 
-void mr_io_step(struct mr_io *io)
+static void hold_all(struct mr_io *io)
 {
-    /* A target may answer before it took all the data of a write: what is queued then
-     * still points at the task and at the buffer. */
-    bool sent_all = mr_session_sent_all(io->session);
+    struct mr_slot *slot;
+    struct mr_slot *next;
 
-    for (size_t i = 0; i < MR_IO_SLOTS; i++) {
-        struct mr_slot *slot = &io->slots[i];
-
-        if (slot->state == MR_SLOT_SETTLING && settled(slot, sent_all)) {
-            scsi_free_scsi_task(slot->task);
-            slot->task = NULL;
-            slot->state = slot->again ? MR_SLOT_DUE : MR_SLOT_FREE;
-        }
-        if (slot->state == MR_SLOT_DUE && io->session->iscsi && !io->session->lost &&
-            slot->due_ns <= io->now_ns)
-            issue(slot);
+    assert(!io->session || !io->session->iscsi);
+    for (slot = TAILQ_FIRST(&io->order); slot; slot = next) {
+        next = TAILQ_NEXT(slot, order);
+        hold_one(slot);
     }
-    mr_session_flush(io->session, io->now_ns);
+    while ((slot = TAILQ_FIRST(&io->work))) { /* answered, but not settled */
+        TAILQ_REMOVE(&io->work, slot, work);
+        mr_command_forget(slot);
+        slot->state = MR_SLOT_FREE;
+        mr_pool_give(&io->pool, slot);
+    }
+    io->session = NULL;
+    io->age_check_ns = INT64_MAX;
 }
 
-void mr_io_fail(struct mr_io *io)
+void mr_io_hold(struct mr_io *io)
 {
-    mr_session_close(io->session);
-    for (size_t i = 0; i < MR_IO_SLOTS; i++) {
-        struct mr_slot *slot = &io->slots[i];
+    io->mode = MR_IO_HOLDING;
+    hold_all(io);
+}
 
-        if (slot->state == MR_SLOT_AT_TARGET || slot->state == MR_SLOT_DUE ||
-            (slot->state == MR_SLOT_SETTLING && slot->again)) {
-            slot->state = MR_SLOT_SETTLING;
-            finish(slot, -EIO);
-        }
-    }
-    mr_io_step(io);
+void mr_io_refuse(struct mr_io *io)
+{
+    note_stall(io);
+    io->mode = MR_IO_REFUSING;
+    hold_all(io);
+    while (!TAILQ_EMPTY(&io->order))
+        mr_io_begin(TAILQ_FIRST(&io->order));
+}
+
+int mr_io_resized(struct mr_io *io, uint64_t size_bytes)
+{
+    if (size_bytes <= io->geometry.size_bytes)
+        return -EINVAL;
+    io->geometry.size_bytes = size_bytes;
+    atomic_store(&io->page->size_bytes, size_bytes);
+    return mr_fuse_forget_attributes(io->fuse_fd);
 }

@@ -1,77 +1,59 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * FUSE requests become SCSI commands and their answers FUSE replies. One slot, with a
- * buffer of its own, belongs to a request from before it is read until libiscsi can have
- * no reference to the slot's memory any more; slots are fixed at start, and with none
- * free /dev/fuse is not read. Every request gets exactly one reply; after the session is
- * lost that reply is EIO. One thread.
+ * FUSE requests become SCSI commands and their answers FUSE replies. Every request gets
+ * exactly one reply. A request outlives sessions: while there is none it is held, and
+ * with the next one all that are held are sent again in the order in which they came.
+ * What is at the target when a session is lost may have been done or not; done twice it
+ * has the same effect. Nothing here costs time by the number of slots, only by what is in
+ * flight. One thread.
  */
 #ifndef MR_STORAGE_LUN_IO_H
 #define MR_STORAGE_LUN_IO_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "storage/base/err.h"
 #include "storage/lun/fuse_proto.h"
 #include "storage/lun/inquiry.h"
+#include "storage/lun/page.h"
+#include "storage/lun/pool.h"
+#include "storage/lun/sense.h"
 #include "storage/lun/session.h"
 
-#define MR_IO_SLOTS                                                                      \
-    64 /* times 1 MiB and a page: the memory in flight is bounded by this */
-
-enum mr_slot_state {
-    MR_SLOT_FREE = 0,
-    MR_SLOT_AT_TARGET, /* a command is with libiscsi */
-    MR_SLOT_SETTLING,  /* answered; PDUs still to be sent may point at task and buffer */
-    MR_SLOT_DUE,       /* to be sent (again) at due_ns */
-};
-
-struct mr_io;
-
-struct mr_slot {
-    struct mr_io *io;
-    enum mr_slot_state state;
-    bool again;      /* MR_SLOT_SETTLING: another command follows */
-    uint8_t *buffer; /* a page of head room, then MR_FUSE_DATA_MAX bytes of data */
-    struct mr_fuse_request request;
-    struct scsi_iovec iov;  /* libiscsi keeps a pointer to it */
-    struct scsi_task *task; /* owned */
-    uint64_t done_bytes;    /* of a PUNCH or ZERO, which may take several commands */
-    uint64_t chunk_bytes;   /* what the command at the target covers */
-    int64_t started_ns;     /* first try of this command */
-    int64_t issued_ns;      /* this try */
-    int64_t due_ns;
-    unsigned retries;
-    uint64_t changes; /* of a SYNC: those that it covers */
-};
-
-struct mr_io_counters {
-    uint64_t reads;
-    uint64_t writes;
-    uint64_t flushes;
-    uint64_t discards;
-    uint64_t zeroes;
-    uint64_t errors;
-    uint64_t retries;
-    uint64_t unit_attentions;
+enum mr_io_mode {
+    MR_IO_HOLDING = 0, /* no session: requests wait */
+    MR_IO_RUNNING,
+    MR_IO_REFUSING, /* no session: requests get EIO */
 };
 
 struct mr_io {
     int fuse_fd;
-    struct mr_session *session;
+    struct mr_page *page;
+    struct mr_session *session; /* while running */
+    enum mr_io_mode mode;
+    bool serving;         /* the LUN is known */
+    bool gone;            /* the kernel has released the file */
+    bool drain;           /* set by the owner: nothing more is read */
+    unsigned attention;   /* enum mr_attention; the owner clears it */
+    int64_t now_ns;       /* of this loop turn; set by the owner */
+    int64_t mount_ns;     /* not before this time; the file is not mounted yet */
+    int64_t age_check_ns; /* no command is too old before this time */
     struct mr_fuse_geometry geometry;
     enum mr_write_cache write_cache;
     bool thin;
     uint64_t write_same_bytes; /* at most, per command */
-    uint8_t *pool;
-    uint8_t *zeroes; /* one block */
-    struct mr_slot slots[MR_IO_SLOTS];
-    int64_t now_ns;   /* of this loop turn */
-    bool gone;        /* the kernel has released the file */
-    uint64_t changes; /* commands that changed the LUN, answered so far */
-    uint64_t flushed; /* how many of them the target has flushed */
-    struct mr_io_counters counters;
+    uint64_t mark;             /* see command.c */
+    uint64_t changes;  /* commands that may have changed the LUN, answered so far */
+    uint64_t flushed;  /* how many of them the target has flushed */
+    uint64_t commands; /* sent so far: the number of the last one */
+    uint64_t answered; /* the highest number of a command that the target answered */
+    bool lone;         /* the last thing queued is a command without data */
+    unsigned in_flight;
+    struct mr_slot_list order; /* unanswered requests as they arrived */
+    struct mr_slot_list work;  /* SETTLING and DUE */
+    struct mr_pool pool;
 };
 
 /* What the kernel will be told about the LUN. -ENOTSUP with DEVICE_ERROR when the
@@ -79,26 +61,44 @@ struct mr_io {
 int mr_io_geometry(const struct mr_lun_facts *facts, bool read_only,
                    struct mr_fuse_geometry *ret, struct mr_err *err);
 
-/* Allocates and touches all buffers. */
-int mr_io_init(struct mr_io *io, int fuse_fd, struct mr_session *session,
-               const struct mr_lun_facts *facts, const struct mr_fuse_geometry *geometry,
-               struct mr_err *err);
+/* Before the login: allocates and touches all memory. Requests are held from the start.
+ */
+int mr_io_init(struct mr_io *io, int fuse_fd, struct mr_page *page, struct mr_err *err);
 void mr_io_done(struct mr_io *io);
 
-/* Is there room to read another request? */
-bool mr_io_ready(const struct mr_io *io);
-/* Reads and starts requests until there are none or no room is left. */
-void mr_io_receive(struct mr_io *io);
-/* Frees what has settled and sends what is due. */
-void mr_io_step(struct mr_io *io);
-/* The session was lost or is over: tears it down and answers everything with EIO. */
-void mr_io_fail(struct mr_io *io);
+/* page->known is set: takes geometry and limits from the page; after a server that died,
+ * asks the kernel to give again what that one had read. From now on requests are read. */
+void mr_io_serve(struct mr_io *io);
 
+/* Is there room to read another request, and one to be expected? */
+bool mr_io_ready(const struct mr_io *io);
+/* For poll(2): without room only the end of the connection is waited for. */
+struct pollfd mr_io_poll(const struct mr_io *io);
+/* At any event of it: reads and starts requests until there are none, there is no room
+ * left, or it was enough for one turn. */
+void mr_io_receive(struct mr_io *io);
+/* Once per turn, last: sends what is due and what was queued, frees what has settled. */
+void mr_io_step(struct mr_io *io);
+
+/* The session is up and this LUN was found to be the same: everything held goes out in
+ * order of arrival. */
+void mr_io_run(struct mr_io *io, struct mr_session *session);
+/* The session was closed (mr_session_close() has returned), before anything else is
+ * called here: what was at the target is held. */
+void mr_io_hold(struct mr_io *io);
+/* As hold; everything held gets EIO, and new requests at once, until mr_io_run(). */
+void mr_io_refuse(struct mr_io *io);
+
+/* The LUN has grown: tells the kernel. -EINVAL when it has not. */
+int mr_io_resized(struct mr_io *io, uint64_t size_bytes);
+
+/* Requests without a reply. */
 unsigned mr_io_in_flight(const struct mr_io *io);
-/* When the longest-waiting command went out, 0: none is at the target. */
+/* When the oldest of them arrived; 0: there is none. */
 int64_t mr_io_oldest(const struct mr_io *io);
-/* The next time mr_io_step() has something to do by the clock, INT64_MAX: none. Loses the
- * session when a command got no final answer for several timeouts. */
+/* The next time mr_io_step() or mr_io_receive() has something to do by the clock,
+ * INT64_MAX: none. Loses the session when a command got no answer for several timeouts,
+ * although the target answers others. */
 int64_t mr_io_check(struct mr_io *io);
 
 #endif

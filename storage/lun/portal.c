@@ -60,29 +60,50 @@ int mr_portal_parse(const char *text, struct mr_portal *ret)
     return parse_port(rest + 1, &ret->port);
 }
 
-int mr_portal_resolve(const char *text, char dst[MR_PORTAL_TEXT], struct mr_err *err)
+static int numeric(const struct addrinfo *address, uint16_t port,
+                   char dst[MR_PORTAL_TEXT])
+{
+    char host[64];
+    int r = getnameinfo(address->ai_addr, address->ai_addrlen, host, sizeof(host), NULL,
+                        0, NI_NUMERICHOST);
+
+    if (r != 0)
+        return r;
+    r = snprintf(dst, MR_PORTAL_TEXT,
+                 address->ai_family == AF_INET6 ? "[%s]:%u" : "%s:%u", host,
+                 (unsigned)port);
+    return r < 0 || r >= MR_PORTAL_TEXT ? EAI_OVERFLOW : 0;
+}
+
+int mr_portal_resolve_all(const char *text, char (*dst)[MR_PORTAL_TEXT], size_t max,
+                          struct mr_err *err)
 {
     const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     MR_CLEANUP(addrinfo) struct addrinfo *list = NULL;
     struct mr_portal portal;
-    char host[64];
+    size_t count = 0;
     int r;
 
     if (mr_portal_parse(text, &portal) < 0)
         return mr_fail(err, MR_E_INVALID_SPEC, EINVAL,
                        "portal '%s' is neither HOST:PORT nor [IPV6]:PORT", text);
     r = getaddrinfo(portal.host, NULL, &hints, &list);
+    for (const struct addrinfo *a = list; r == 0 && a && count < max; a = a->ai_next)
+        r = numeric(a, portal.port, dst[count++]);
     if (r == 0)
-        r = getnameinfo(list->ai_addr, list->ai_addrlen, host, sizeof(host), NULL, 0,
-                        NI_NUMERICHOST);
-    if (r != 0) {
-        r = mr_fail(err, MR_E_PORTAL_UNREACHABLE, EHOSTUNREACH,
-                    "portal '%s' cannot be resolved: %s", text, gai_strerror(r));
-        return mr_err_remedy(err, r, "use a numeric address or fix name resolution");
-    }
-    r = snprintf(dst, MR_PORTAL_TEXT, list->ai_family == AF_INET6 ? "[%s]:%u" : "%s:%u",
-                 host, (unsigned)portal.port);
-    if (r < 0 || r >= MR_PORTAL_TEXT)
-        return mr_fail(err, MR_E_INVALID_SPEC, ENAMETOOLONG, "portal '%s'", text);
+        return (int)count;
+    r = mr_fail(err, MR_E_PORTAL_UNREACHABLE, EHOSTUNREACH,
+                "portal '%s' cannot be resolved: %s", text, gai_strerror(r));
+    return mr_err_remedy(err, r, "use a numeric address or fix name resolution");
+}
+
+int mr_portal_resolve(const char *text, char dst[MR_PORTAL_TEXT], struct mr_err *err)
+{
+    char first[1][MR_PORTAL_TEXT];
+    int r = mr_portal_resolve_all(text, first, 1, err);
+
+    if (r < 0)
+        return r;
+    memcpy(dst, first[0], MR_PORTAL_TEXT);
     return 0;
 }

@@ -6,6 +6,7 @@
 #ifndef MR_STORAGE_LUN_PORTAL_H
 #define MR_STORAGE_LUN_PORTAL_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "storage/base/err.h"
@@ -26,5 +27,9 @@ int mr_portal_parse(const char *text, struct mr_portal *ret);
  * (MR_PORTAL_TEXT bytes). May wait for a name server unless the host is numeric. -EINVAL
  * or -EHOSTUNREACH with PORTAL_UNREACHABLE. */
 int mr_portal_resolve(const char *text, char dst[MR_PORTAL_TEXT], struct mr_err *err);
+/* The same with all its addresses, at most max, in the order of getaddrinfo(3). Returns
+ * their number, at least 1. */
+int mr_portal_resolve_all(const char *text, char (*dst)[MR_PORTAL_TEXT], size_t max,
+                          struct mr_err *err);
 
 #endif

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -19,14 +20,12 @@
 #include "storage/base/clock.h"
 #include "storage/base/log.h"
 
-/* libiscsi's PDUs for a full pool of 1 MiB writes in 8 KiB pieces take about 6 MiB. */
 /* What a hostile target may make libiscsi allocate on top of what is there at the start.
  */
 #define GROWTH_BYTES (256ull << 20)
 /* CPU time of one turn of the loop; a turn takes milliseconds. */
 #define STUCK_CPU_S 10
-#define WARM_CHUNKS 192
-#define WARM_CHUNK_BYTES (64 * 1024)
+#define CHUNK_BYTES (64 * 1024)
 
 void mr_process_isolate(void)
 {
@@ -42,22 +41,41 @@ void mr_process_isolate(void)
     (void)clearenv();
 }
 
-/* Grows the heap once, touched, and never lets it shrink. */
-static void warm_heap(void)
+bool mr_process_follow(int channel_fd)
 {
-    void *chunks[WARM_CHUNKS];
+    struct ucred keeper;
+    socklen_t len = sizeof(keeper);
+
+    (void)prctl(PR_SET_NAME, "mooring-lun-io", 0, 0, 0);
+    /* Asked after the prctl: a keeper that ended in between is not our parent then. */
+    return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0 &&
+           getsockopt(channel_fd, SOL_SOCKET, SO_PEERCRED, &keeper, &len) == 0 &&
+           keeper.pid == getppid();
+}
+
+/* Grows the heap once, touched, and never lets it shrink. */
+static void warm_heap(size_t bytes)
+{
+    void *chunks = NULL; /* each begins with the address of the one before */
 
     (void)mallopt(M_ARENA_MAX, 1);
     (void)mallopt(M_MMAP_MAX, 0);
     (void)mallopt(M_TRIM_THRESHOLD, 1024 * 1024 * 1024);
-    (void)mallopt(M_TOP_PAD, 1024 * 1024);
-    for (size_t i = 0; i < WARM_CHUNKS; i++) {
-        chunks[i] = malloc(WARM_CHUNK_BYTES);
-        if (chunks[i])
-            memset(chunks[i], 0, WARM_CHUNK_BYTES);
+    for (size_t done = 0; done < bytes; done += CHUNK_BYTES) {
+        void *chunk = malloc(CHUNK_BYTES);
+
+        if (!chunk)
+            break;
+        memset(chunk, 0, CHUNK_BYTES);
+        memcpy(chunk, &chunks, sizeof(chunks));
+        chunks = chunk;
     }
-    for (size_t i = 0; i < WARM_CHUNKS; i++)
-        free(chunks[i]);
+    while (chunks) {
+        void *chunk = chunks;
+
+        memcpy(&chunks, chunk, sizeof(chunks));
+        free(chunk);
+    }
 }
 
 static int protect_from_oom(void)
@@ -67,23 +85,14 @@ static int protect_from_oom(void)
     return fd >= 0 && write(fd, "-1000", 5) == 5 ? 0 : -errno;
 }
 
-void mr_process_lock(void)
+void mr_process_protect(size_t heap_bytes, struct mr_process_protection *ret)
 {
-    const char *locked = "ok";
-    const char *flusher = "ok";
-    const char *oom = "ok";
-
-    warm_heap();
-    if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
-        locked = strerrorname_np(errno);
-    if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
-        flusher = strerrorname_np(errno);
-    if (protect_from_oom() < 0)
-        oom = strerrorname_np(errno);
-    if (strcmp(locked, "ok") != 0 || strcmp(flusher, "ok") != 0 || strcmp(oom, "ok") != 0)
-        mr_log(MR_LOG_WARNING,
-               "memory protection is incomplete: mlockall=%s io_flusher=%s oom_score=%s",
-               locked, flusher, oom);
+    warm_heap(heap_bytes);
+    *ret = (struct mr_process_protection){
+        .locked = mlockall(MCL_CURRENT | MCL_FUTURE) == 0,
+        .io_flusher = prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) == 0,
+        .oom_protected = protect_from_oom() == 0,
+    };
 }
 
 void mr_process_limit(void)

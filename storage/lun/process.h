@@ -1,21 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Makes the process fit to stand below a file system: its memory is there before the
- * first request, it asks for no more under memory pressure, and no signal or closed pipe
- * ends it.
+ * Makes a process fit to stand below a file system: its memory is there before the first
+ * request, it asks for no more under memory pressure, and no signal or closed pipe ends
+ * it. For the keeper and the server.
  */
 #ifndef MR_STORAGE_LUN_PROCESS_H
 #define MR_STORAGE_LUN_PROCESS_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+/* Small: requests on the control socket (base/msg.h), their answers, start messages. */
+#define MR_PROCESS_KEEPER_HEAP ((size_t)768 * 1024)
+/* libiscsi's tasks and PDUs for a full pool of writes that the target takes in 8 KiB
+ * pieces; the pool itself is allocated by itself. */
+#define MR_PROCESS_SERVER_HEAP ((size_t)3 * 1024 * 1024)
+
+/* What was granted. */
+struct mr_process_protection {
+    bool locked;        /* mlockall(2) */
+    bool io_flusher;    /* PR_SET_IO_FLUSHER */
+    bool oom_protected; /* oom_score_adj -1000 */
+};
 
 /* Signals, working directory, umask, no core dumps, and an empty environment: variables
  * named LIBISCSI_* would change the session behind our back. Call first. */
 void mr_process_isolate(void);
 
-/* Allocator settings, a warm heap, locked memory, PR_SET_IO_FLUSHER, oom_score_adj. Best
- * effort: what is refused is logged once. Call after the buffers are allocated. */
-void mr_process_lock(void);
+/* The server's name in ps(1), and its end with the keeper's. False when the keeper has
+ * ended already. The channel is the socket that the keeper made: it tells who that is. */
+bool mr_process_follow(int channel_fd);
+
+/* Allocator settings, a warm heap of that size, locked memory, PR_SET_IO_FLUSHER,
+ * oom_score_adj. Best effort. Call after the buffers are allocated. */
+void mr_process_protect(size_t heap_bytes, struct mr_process_protection *ret);
 
 /* Lets go of stderr: the I/O loop must not wait for its reader, nor keep the reader of an
  * agent that is long gone from seeing the end. What happens from here on is told by the
@@ -23,14 +42,14 @@ void mr_process_lock(void);
 void mr_process_quiet(void);
 
 /* Bounds the address space to a little more than what is in use: after everything was set
- * up. */
+ * up. For the server. */
 void mr_process_limit(void);
 
-/* Called in each turn of the loop: a turn that uses 10 s of CPU time ends the process by
- * SIGPROF (setitimer(2) ITIMER_PROF). libiscsi 1.19 trusts the lengths of a target: one
- * R2T of 4 GiB would keep it busy for ever, and with it everybody who waits for the
- * volume; the death of this process is an I/O error. Suspend and SIGSTOP use no CPU time.
- */
+/* Called in each turn of the server's loop: a turn that uses 10 s of CPU time ends the
+ * process by SIGPROF (setitimer(2) ITIMER_PROF). libiscsi 1.19 trusts the lengths of a
+ * target: one R2T of 4 GiB would keep it busy for ever, and with it everybody who waits
+ * for the volume. The keeper starts no other server after that: it would do the same.
+ * Suspend and SIGSTOP use no CPU time. */
 void mr_process_watchdog(int64_t now_ns);
 
 #endif

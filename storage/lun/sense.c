@@ -9,6 +9,8 @@
 #define KEY_RECOVERED_ERROR 0x1
 #define KEY_DATA_PROTECT 0x7
 #define KEY_ABORTED_COMMAND 0xb
+#define ASC_PROTECTION 0x10 /* as in ASC's high byte: the data itself is wrong */
+#define ASC_RESET 0x29
 
 static struct mr_answer classify_sense(unsigned key, unsigned asc)
 {
@@ -18,6 +20,8 @@ static struct mr_answer classify_sense(unsigned key, unsigned asc)
     case MR_SENSE_UNIT_ATTENTION:
         return (struct mr_answer){MR_ANSWER_RETRY, EIO};
     case KEY_ABORTED_COMMAND:
+        if (asc >> 8 == ASC_PROTECTION)
+            return (struct mr_answer){MR_ANSWER_FAILED, EIO};
         return (struct mr_answer){MR_ANSWER_RETRY_LATER, EIO};
     case MR_SENSE_NOT_READY:
         if (asc == MR_ASC_BECOMING_READY || asc == MR_ASC_ALUA_TRANSITION)
@@ -50,6 +54,21 @@ struct mr_answer mr_answer_classify(int status, unsigned key, unsigned asc)
     default:
         return (struct mr_answer){MR_ANSWER_FAILED, EIO};
     }
+}
+
+unsigned mr_answer_attention(int status, unsigned key, unsigned asc)
+{
+    if (status == SCSI_STATUS_RESERVATION_CONFLICT)
+        return MR_ATTENTION_RESERVATION;
+    if (status != SCSI_STATUS_CHECK_CONDITION || key != MR_SENSE_UNIT_ATTENTION)
+        return 0;
+    if (asc >> 8 == ASC_RESET)
+        return MR_ATTENTION_RESET;
+    if (asc == MR_ASC_CAPACITY_CHANGED)
+        return MR_ATTENTION_CAPACITY;
+    if (asc >= MR_ASC_RESERVATIONS_PREEMPTED && asc <= MR_ASC_REGISTRATIONS_PREEMPTED)
+        return MR_ATTENTION_RESERVATION;
+    return 0;
 }
 
 unsigned mr_login_status(const char *text)

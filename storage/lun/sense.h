@@ -17,6 +17,10 @@
 #define MR_ASC_ALUA_TRANSITION 0x040a
 #define MR_ASC_LUN_NOT_SUPPORTED 0x2500
 #define MR_ASC_SPACE_ALLOCATION_FAILED 0x2707
+#define MR_ASC_RESERVATIONS_PREEMPTED 0x2a03
+#define MR_ASC_RESERVATIONS_RELEASED 0x2a04
+#define MR_ASC_REGISTRATIONS_PREEMPTED 0x2a05
+#define MR_ASC_CAPACITY_CHANGED 0x2a09
 
 /* iSCSI login status: class and detail. */
 #define MR_LOGIN_AUTHENTICATION 0x0201
@@ -39,6 +43,14 @@ struct mr_answer {
  * CONDITION. ILLEGAL REQUEST gives EREMOTEIO, for callers that have a fallback;
  * everything unknown gives EIO. */
 struct mr_answer mr_answer_classify(int status, unsigned key, unsigned asc);
+
+/* What an answer tells beside the fate of its command: bits. */
+enum mr_attention {
+    MR_ATTENTION_RESERVATION = 1, /* reservations or registrations changed, or conflict */
+    MR_ATTENTION_CAPACITY = 2,    /* the LUN has another size */
+    MR_ATTENTION_RESET = 4, /* power on or reset (29/xx): a volatile cache may be lost */
+};
+unsigned mr_answer_attention(int status, unsigned key, unsigned asc);
 
 /* The login status at the end of libiscsi's error text ("... Status: Authentication
  * failure(513)"), its only place in libiscsi 1.19; 0 when there is none. */

@@ -3,124 +3,62 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "storage/base/clock.h"
-#include "storage/base/fd.h"
 #include "storage/base/json.h"
+#include "storage/base/log.h"
+#include "storage/base/msg.h"
+#include "storage/lun/exits.h"
+#include "storage/lun/io.h"
+#include "storage/lun/link.h"
 #include "storage/lun/process.h"
 
+#define START_MS 10000
 #define STOP_NS (2 * MR_NS_PER_S)
-/* libiscsi may have no event to wait for; then it wants to be called now and then. */
-#define NO_EVENTS_NS (100 * MR_NS_PER_MS)
 
 enum {
     FD_FUSE,
     FD_ISCSI,
-    FD_CONTROL,
-    FD_COUNT = FD_CONTROL + MR_CONTROL_FDS,
+    FD_ORDER,
+    FD_COUNT,
 };
 
-static const char *state_name(enum mr_server_state state)
+struct server {
+    struct mr_lun_start start;
+    struct mr_page *page;
+    struct mr_io io;
+    struct mr_link link;
+    bool hand_over; /* ordered */
+};
+
+/* --- the loop --- */
+
+static void take_orders(struct server *server)
 {
-    switch (state) {
-    case MR_SERVER_UP:
-        return "up";
-    case MR_SERVER_FAILED:
-        return "failed";
-    case MR_SERVER_STOPPING:
-        return "stopping";
+    struct mr_link *link = &server->link;
+    uint64_t count;
+    ssize_t n = read(MR_LUN_ORDER_FD, &count, sizeof(count));
+    unsigned orders = atomic_exchange(&server->page->orders, 0);
+
+    (void)n; /* the orders count, not how often they were announced */
+    if (orders & MR_ORDER_TIMEOUTS)
+        mr_link_new_timeouts(link);
+    if (orders & MR_ORDER_CUT)
+        mr_link_cut(link);
+    if (orders & MR_ORDER_FAIL_NOW)
+        mr_link_fail_now(link);
+    if (orders & MR_ORDER_RESIZE)
+        mr_link_resize(link);
+    if (orders & MR_ORDER_FENCE)
+        mr_link_look(link);
+    if (orders & MR_ORDER_HAND_OVER) {
+        server->hand_over = true;
+        server->io.drain = true;
     }
-    return "failed";
-}
-
-static struct json_object *counters_json(const struct mr_io_counters *counters)
-{
-    struct json_object *json = json_object_new_object();
-
-    mr_json_set_int(json, "reads", (int64_t)counters->reads);
-    mr_json_set_int(json, "writes", (int64_t)counters->writes);
-    mr_json_set_int(json, "flushes", (int64_t)counters->flushes);
-    mr_json_set_int(json, "discards", (int64_t)counters->discards);
-    mr_json_set_int(json, "zeroes", (int64_t)counters->zeroes);
-    mr_json_set_int(json, "errors", (int64_t)counters->errors);
-    mr_json_set_int(json, "retries", (int64_t)counters->retries);
-    mr_json_set_int(json, "unit_attentions", (int64_t)counters->unit_attentions);
-    return json;
-}
-
-struct json_object *mr_server_status(const struct mr_server *server)
-{
-    struct json_object *json = json_object_new_object();
-
-    if (!json)
-        return NULL;
-    mr_control_say_version(json);
-    mr_json_set_bool(json, "ok", true);
-    mr_json_set_string(json, "token", server->start.token);
-    mr_json_set_int(json, "pid", getpid());
-    mr_json_set_int(json, "start_time", (int64_t)mr_process_start_time(getpid()));
-    mr_json_set_string(json, "state", state_name(server->state));
-    mr_json_set_string(json, "target", server->start.target);
-    mr_json_set_int(json, "lun", server->start.lun);
-    mr_json_set_string(json, "portal", server->session.portal);
-    mr_json_set_int(json, "size_bytes", (int64_t)server->facts.size_bytes);
-    mr_json_set_int(json, "block_size", server->facts.block_size);
-    mr_json_set_string(json, "serial", server->facts.serial);
-    mr_json_set_string(json, "wwn", server->facts.wwn);
-    mr_json_set_bool(json, "writable", server->io.geometry.writable);
-    mr_json_set_int(json, "in_flight", mr_io_in_flight(&server->io));
-    mr_json_set_bool(json, "cut", server->cut);
-    mr_json_set(json, "counters", counters_json(&server->io.counters));
-    if (server->session.lost)
-        mr_json_set_string(json, "down_reason", server->session.down_reason);
-    return json;
-}
-
-static struct json_object *answer(void *ctx, struct json_object *request)
-{
-    struct mr_server *server = ctx;
-    const char *cmd = mr_json_get_string(request, "cmd");
-    struct json_object *refusal = mr_control_refuse(request, server->start.token);
-    struct mr_err err;
-
-    if (refusal)
-        return refusal;
-    if (cmd && strcmp(cmd, "status") == 0)
-        return mr_server_status(server);
-    if (cmd && strcmp(cmd, "cut") == 0) {
-        server->cut = true;
-        mr_session_lose(&server->session, "it was cut off on request"); /* next turn */
-        return mr_server_status(server);
-    }
-    (void)mr_fail(&err, MR_E_INVALID_REQUEST, EINVAL, "unknown command");
-    return mr_control_error(server->start.token, &err);
-}
-
-/* A lost session is torn down here, outside of libiscsi's callbacks. */
-static void notice_loss(struct mr_server *server)
-{
-    if (!server->session.lost || !server->session.iscsi)
-        return;
-    if (server->state == MR_SERVER_UP)
-        server->state = MR_SERVER_FAILED;
-    mr_io_fail(&server->io);
-}
-
-/* Everything that goes by the clock. Returns the time of the next such thing. */
-static int64_t check_clock(struct mr_server *server)
-{
-    struct mr_io *io = &server->io;
-    int64_t io_ns = mr_io_check(io);
-    int64_t session_ns = mr_session_check(&server->session, mr_io_oldest(io), io->now_ns);
-    int64_t next = io_ns < session_ns ? io_ns : session_ns;
-
-    notice_loss(server);
-    if (server->session.iscsi && mr_session_events(&server->session) == 0 &&
-        next > io->now_ns + NO_EVENTS_NS)
-        next = io->now_ns + NO_EVENTS_NS;
-    return next;
 }
 
 static int poll_ms(int64_t now_ns, int64_t until_ns)
@@ -135,53 +73,186 @@ static int poll_ms(int64_t now_ns, int64_t until_ns)
     return ms < 60000 ? (int)ms : 60000;
 }
 
-/* One turn: waits for events (not past until_ns), handles them. */
-static void turn(struct mr_server *server, int64_t until_ns)
+static int64_t min_ns(int64_t a, int64_t b)
 {
-    struct mr_io *io = &server->io;
-    struct pollfd fds[FD_COUNT];
-    int64_t next = check_clock(server);
+    return a < b ? a : b;
+}
 
-    fds[FD_FUSE] =
-        (struct pollfd){.fd = mr_io_ready(io) ? io->fuse_fd : -1, .events = POLLIN};
-    fds[FD_ISCSI] = (struct pollfd){.fd = mr_session_fd(&server->session),
-                                    .events = mr_session_events(&server->session)};
-    mr_control_poll(&server->control, fds + FD_CONTROL);
-    if (poll(fds, FD_COUNT, poll_ms(io->now_ns, next < until_ns ? next : until_ns)) < 0)
+/* Nothing is left to answer, or nothing that can be answered now: the kernel gives it to
+ * the next server again. */
+static bool can_hand_over(const struct server *server)
+{
+    if (!server->hand_over)
+        return false;
+    return mr_io_in_flight(&server->io) == 0 ||
+           (mr_link_state(&server->link) != MR_LINK_UP &&
+            atomic_load(&server->page->can_resend));
+}
+
+/* One turn: waits for events (not past until_ns), handles them. Also the turn of a
+ * session that waits, which it ends with -ECANCELED when the wait has become pointless.
+ */
+static int turn(void *ctx, int64_t until_ns)
+{
+    struct server *server = ctx;
+    struct mr_io *io = &server->io;
+    struct mr_session *session = &server->link.session;
+    struct pollfd fds[FD_COUNT];
+
+    until_ns = min_ns(until_ns, mr_io_check(io));
+    until_ns = min_ns(until_ns, mr_link_check(&server->link));
+    fds[FD_FUSE] = mr_io_poll(io);
+    fds[FD_ISCSI] = (struct pollfd){.fd = mr_session_fd(session),
+                                    .events = mr_session_events(session)};
+    fds[FD_ORDER] = (struct pollfd){.fd = MR_LUN_ORDER_FD, .events = POLLIN};
+    if (poll(fds, FD_COUNT, poll_ms(io->now_ns, until_ns)) < 0)
         memset(fds, 0, sizeof(fds)); /* EINTR, ENOMEM: no events, the clock goes on */
     io->now_ns = mr_now_ns();
     mr_process_watchdog(io->now_ns);
-    if (fds[FD_ISCSI].revents || mr_session_events(&server->session) == 0)
-        mr_session_service(&server->session, fds[FD_ISCSI].revents, io->now_ns);
-    notice_loss(server);
+    if (fds[FD_ORDER].revents)
+        take_orders(server);
+    if (io->mode == MR_IO_RUNNING)
+        fds[FD_ISCSI].revents &= (short)~POLLOUT; /* mr_io_step() sends, in one go */
+    if (fds[FD_ISCSI].revents)
+        mr_session_service(session, fds[FD_ISCSI].revents, io->now_ns);
     if (fds[FD_FUSE].revents)
         mr_io_receive(io);
     mr_io_step(io);
-    mr_control_handle(&server->control, fds + FD_CONTROL, answer, server);
+    return io->gone || server->link.cut || can_hand_over(server) ? -ECANCELED : 0;
 }
 
-/* The kernel has released the file: nobody waits for an answer any more, but what the
- * target was told to do shall be done before the session ends. */
-static bool stop(struct mr_server *server)
+/* Nobody waits for an answer any more, but what the target was told to do shall be done
+ * before the session ends. */
+static int release(struct server *server)
 {
+    struct mr_link *link = &server->link;
     const int64_t deadline_ns = mr_now_ns() + STOP_NS;
-    bool out;
 
-    server->state = MR_SERVER_STOPPING;
-    while (mr_io_in_flight(&server->io) > 0 && !server->session.lost &&
-           mr_now_ns() < deadline_ns)
-        turn(server, deadline_ns);
-    out = mr_session_logout(&server->session, deadline_ns);
-    if (!out)
-        mr_session_lose(&server->session, "the logout got no answer");
-    mr_io_fail(&server->io);
-    return out;
+    while (mr_io_in_flight(&server->io) > 0 && mr_link_state(link) == MR_LINK_UP &&
+           !link->session.lost && mr_now_ns() < deadline_ns)
+        (void)turn(server, deadline_ns);
+    link->session.turn = NULL;
+    atomic_store(&server->page->logged_out,
+                 mr_link_end(link, true, mr_now_ns() + STOP_NS));
+    return MR_LUN_EXIT_RELEASED;
 }
 
-bool mr_server_run(struct mr_server *server)
+static int hand_over(struct server *server)
 {
+    server->link.session.turn = NULL;
+    atomic_store(&server->page->logged_out,
+                 mr_link_end(&server->link, false, mr_now_ns() + STOP_NS));
+    return MR_LUN_EXIT_HANDED_OVER;
+}
+
+static int serve(struct server *server)
+{
+    for (;;) {
+        if (server->io.gone)
+            return release(server);
+        if (can_hand_over(server))
+            return hand_over(server);
+        if (turn(server, INT64_MAX) == 0 || server->link.cut)
+            mr_link_step(&server->link);
+    }
+}
+
+/* --- the start --- */
+
+static int receive_start(struct mr_lun_start *ret, struct mr_err *err)
+{
+    struct pollfd channel = {.fd = MR_LUN_CHANNEL_FD, .events = POLLIN};
+    MR_AUTO_JSON struct json_object *json = NULL;
+
+    if (poll(&channel, 1, START_MS) <= 0 ||
+        mr_msg_recv(MR_LUN_CHANNEL_FD, &json, NULL, MSG_DONTWAIT, err) <= 0)
+        return mr_fail(err, MR_E_INVALID_REQUEST, EINVAL, "no start message at fd %d",
+                       MR_LUN_CHANNEL_FD);
+    return mr_lun_start_decode(json, ret, err);
+}
+
+/* Then the keeper mounts, and closes its end. */
+static void answer(const struct mr_err *problem)
+{
+    MR_AUTO_JSON struct json_object *json = json_object_new_object();
+    struct mr_err err;
+
+    if (json) {
+        mr_json_set_bool(json, "ok", !problem);
+        if (problem)
+            mr_json_set(json, "error", mr_err_to_json(problem));
+        (void)mr_msg_send(MR_LUN_CHANNEL_FD, json, -1, MSG_DONTWAIT, &err);
+    }
+}
+
+static void protect(struct server *server)
+{
+    struct mr_process_protection granted;
+
+    mr_process_protect(MR_PROCESS_SERVER_HEAP, &granted);
+    atomic_store(&server->page->memory_locked, granted.locked);
+    atomic_store(&server->page->io_flusher, granted.io_flusher);
+    atomic_store(&server->page->oom_protected, granted.oom_protected);
+}
+
+/* Memory first: a target that answers must not find us without any. */
+static int set_up(struct server *server, struct mr_err *err)
+{
+    struct mr_link *link = &server->link;
+    int r = receive_start(&server->start, err);
+
+    if (r == 0)
+        r = mr_page_map(MR_LUN_PAGE_FD, &server->page, err);
+    if (r == 0)
+        r = mr_io_init(&server->io, MR_LUN_FUSE_FD, server->page, err);
+    if (r < 0)
+        return r;
+    protect(server);
+    link->start = &server->start;
+    link->page = server->page;
+    link->io = &server->io;
+    link->news_fd = MR_LUN_NEWS_FD;
+    if (atomic_load(&server->page->known))
+        return 0;
+    return mr_link_start(link, MR_LUN_CHANNEL_FD,
+                         mr_now_ns() + server->start.timeout_ms * MR_NS_PER_MS, err);
+}
+
+/* Waits until the keeper has mounted. */
+static void await_mount(void)
+{
+    struct pollfd channel = {.fd = MR_LUN_CHANNEL_FD, .events = POLLIN};
+
+    (void)poll(&channel, 1, START_MS);
+    (void)close(MR_LUN_CHANNEL_FD);
+}
+
+int mr_server_main(void)
+{
+    static struct server server; /* too large for a stack frame */
+    struct mr_err err = {0};
+    bool adopted;
+    int r;
+
+    srandom((unsigned)getpid() ^ (unsigned)mr_now_ns());
+    r = set_up(&server, &err);
+    if (r < 0) {
+        mr_log(MR_LOG_ERR, "code=%s %s", mr_code_slug(err.code), err.message);
+        answer(&err);
+        return mr_exit_code(err.code);
+    }
+    adopted = !server.link.session.up;
+    answer(NULL);
+    await_mount();
+    mr_process_quiet();
     mr_process_limit();
-    while (!server->io.gone)
-        turn(server, INT64_MAX);
-    return stop(server);
+    server.link.session.turn = turn;
+    server.link.session.turn_ctx = &server;
+    server.io.now_ns = mr_now_ns();
+    mr_io_serve(&server.io);
+    if (adopted)
+        mr_link_adopt(&server.link);
+    else
+        mr_link_run(&server.link);
+    return serve(&server);
 }

@@ -29,6 +29,8 @@ static const struct {
     {"act", mr_command_act, MR_WORKER_ACTION},
     {"look", mr_command_look, MR_WORKER_SURVEY},
     {"search", mr_command_search, MR_WORKER_SURVEY},
+    {"discover", mr_command_discover, MR_WORKER_PROBE},
+    {"preflight", mr_command_preflight, MR_WORKER_PROBE},
 };
 
 static int fail_member(struct mr_err *err, const char *key, const char *what)
@@ -151,7 +153,7 @@ int mr_worker_run(struct mr_worker *worker, struct mr_err *err)
             return r;
         }
         r = answer(worker, cmd, r < 0 ? &receive_err : NULL, err);
-        if (r < 0 || worker->mode == MR_WORKER_ACTION)
+        if (r < 0 || worker->mode == MR_WORKER_ACTION || worker->mode == MR_WORKER_PROBE)
             return r;
     }
 }

@@ -19,6 +19,7 @@ enum mr_worker_mode {
     MR_WORKER_VOLUME = 0,
     MR_WORKER_ACTION, /* only one of them */
     MR_WORKER_SURVEY,
+    MR_WORKER_PROBE, /* only one of them */
 };
 
 struct mr_worker {
@@ -71,6 +72,10 @@ int mr_command_look(struct mr_worker *worker, struct json_object *cmd,
                     struct json_object *reply, struct mr_err *err);
 int mr_command_search(struct mr_worker *worker, struct json_object *cmd,
                       struct json_object *reply, struct mr_err *err);
+int mr_command_discover(struct mr_worker *worker, struct json_object *cmd,
+                        struct json_object *reply, struct mr_err *err);
+int mr_command_preflight(struct mr_worker *worker, struct json_object *cmd,
+                         struct json_object *reply, struct mr_err *err);
 
 /* "present", "absent" or "unknown". */
 const char *mr_presence_name(enum mr_presence presence);
@@ -87,5 +92,12 @@ int mr_arg_identity(struct json_object *cmd, struct mr_identity *ret, struct mr_
 /* An absolute root and a valid path below it; the mount id may be 0 (not mounted yet). */
 int mr_arg_mount(struct json_object *cmd, struct mr_mount_record *ret,
                  struct mr_err *err);
+
+#define MR_FILE_ROOTS_MAX 64
+/* token, spec and config of `map` and `preflight`. *ret_spec is to be freed; *ret refers
+ * to it, to roots and to cmd. */
+int mr_arg_map_request(struct json_object *cmd, const char *roots[MR_FILE_ROOTS_MAX + 1],
+                       struct mr_spec **ret_spec, struct mr_map_request *ret,
+                       struct mr_err *err);
 
 #endif

@@ -22,8 +22,6 @@
 #include "storage/worker/mounter.h"
 #include "storage/worker/mounter_path.h"
 
-#define FILE_ROOTS_MAX 64
-
 MR_DEFINE_CLEANUP(spec, struct mr_spec *, mr_spec_free);
 
 /* Our mount, by its id; or, when an attach died before it wrote the id down, by device
@@ -88,15 +86,15 @@ int mr_command_inspect(struct mr_worker *worker, struct json_object *cmd,
     return inspect_mount(cmd, found ? &identity : NULL, reply, err);
 }
 
-static int read_roots(struct json_object *config, const char *roots[FILE_ROOTS_MAX + 1],
-                      struct mr_err *err)
+static int read_roots(struct json_object *config,
+                      const char *roots[MR_FILE_ROOTS_MAX + 1], struct mr_err *err)
 {
     struct json_object *list = mr_json_get(config, "file_roots");
     size_t n = 0;
 
     if (json_object_is_type(list, json_type_array))
         n = json_object_array_length(list);
-    if (n > FILE_ROOTS_MAX)
+    if (n > MR_FILE_ROOTS_MAX)
         return mr_fail(err, MR_E_INTERNAL, E2BIG, "worker command: file_roots");
     for (size_t i = 0; i < n; i++) {
         struct json_object *item = json_object_array_get_idx(list, i);
@@ -115,33 +113,43 @@ static const char *text_or_empty(struct json_object *json, const char *key)
     return text ? text : "";
 }
 
-int mr_command_map(struct mr_worker *worker, struct json_object *cmd,
-                   struct json_object *reply, struct mr_err *err)
+int mr_arg_map_request(struct json_object *cmd, const char *roots[MR_FILE_ROOTS_MAX + 1],
+                       struct mr_spec **ret_spec, struct mr_map_request *ret,
+                       struct mr_err *err)
 {
     struct json_object *config = mr_json_get(cmd, "config");
-    MR_CLEANUP(spec) struct mr_spec *spec = NULL;
-    const char *roots[FILE_ROOTS_MAX + 1];
-    struct mr_identity identity = {0};
-    struct mr_map_request request = {
+
+    *ret = (struct mr_map_request){
         .runtime_dir = text_or_empty(config, "runtime_dir"),
         .libexec_dir = text_or_empty(config, "libexec_dir"),
         .initiator_name = text_or_empty(config, "initiator_name"),
         .iscsi_timeout_ms = mr_json_get_int(config, "iscsi_timeout_ms", 0),
         .file_roots = roots,
     };
-
-    (void)worker;
-    int r = mr_arg_token(cmd, &request.token, err);
+    int r = mr_arg_token(cmd, &ret->token, err);
     if (r == 0)
         r = read_roots(config, roots, err);
     if (r == 0) /* the spec is complete: id and default root are for defaults only */
-        r = mr_spec_decode(mr_json_get(cmd, "spec"), "volume", "/", &spec, err);
+        r = mr_spec_decode(mr_json_get(cmd, "spec"), "volume", "/", ret_spec, err);
+    ret->spec = *ret_spec;
+    return r;
+}
+
+int mr_command_map(struct mr_worker *worker, struct json_object *cmd,
+                   struct json_object *reply, struct mr_err *err)
+{
+    MR_CLEANUP(spec) struct mr_spec *spec = NULL;
+    const char *roots[MR_FILE_ROOTS_MAX + 1];
+    struct mr_identity identity = {0};
+    struct mr_map_request request;
+
+    (void)worker;
+    int r = mr_arg_map_request(cmd, roots, &spec, &request, err);
     if (r < 0)
         return r;
     const struct mr_driver *driver = mr_driver_find(spec->driver);
     if (!driver)
         return mr_fail(err, MR_E_INTERNAL, EINVAL, "no driver '%.32s'", spec->driver);
-    request.spec = spec;
     r = driver->map(&request, &identity, err);
     if (r < 0) {
         if (err->code == MR_E_SOURCE_IN_USE)
@@ -189,19 +197,6 @@ int mr_command_identify(struct mr_worker *worker, struct json_object *cmd,
     return 0;
 }
 
-static const char *content_name(enum mr_content content)
-{
-    switch (content) {
-    case MR_CONTENT_BLANK:
-        return "blank";
-    case MR_CONTENT_FORMATTED:
-        return "formatted";
-    case MR_CONTENT_UNKNOWN:
-        break;
-    }
-    return "unknown";
-}
-
 int mr_command_check(struct mr_worker *worker, struct json_object *cmd,
                      struct json_object *reply, struct mr_err *err)
 {
@@ -217,7 +212,7 @@ int mr_command_check(struct mr_worker *worker, struct json_object *cmd,
                     identity.node, probe.detail);
     if (r < 0)
         return r;
-    mr_json_set_string(reply, "content", content_name(probe.content));
+    mr_json_set_string(reply, "content", mr_content_name(probe.content));
     mr_json_set_string(reply, "detail", probe.detail);
     if (probe.content == MR_CONTENT_FORMATTED) {
         mr_json_set_string(reply, "fs_type", probe.type);

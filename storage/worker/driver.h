@@ -33,6 +33,7 @@ struct mr_map_request {
     const char *initiator_name;
     int64_t iscsi_timeout_ms;
     const char *const *file_roots; /* NULL-terminated */
+    bool mapped; /* preflight: the volume that is asked for has the source mapped */
 };
 
 struct mr_driver {
@@ -44,6 +45,12 @@ struct mr_driver {
      * with MR_E_SOURCE_IN_USE and ret->source_key set. */
     int (*map)(const struct mr_map_request *request, struct mr_identity *ret,
                struct mr_err *err);
+
+    /* What a map would meet, without mapping anything: members of `preflight`
+     * (protocol.h) go into reply, as far as it comes; *ret_fd holds what is to be probed,
+     * read-only, as large as the source. Fails as map would. */
+    int (*preflight)(const struct mr_map_request *request, struct json_object *reply,
+                     int *ret_fd, struct mr_err *err);
 
     /* Looks the attachment up by its token alone. 1 and *ret (serial, wwn and source_key
      * may stay empty), 0 when the kernel proves that there is none, negative when it

@@ -14,6 +14,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "storage/base/cleanup.h"
 #include "storage/base/clock.h"
@@ -175,6 +176,44 @@ static int file_map(const struct mr_map_request *request, struct mr_identity *re
     return r;
 }
 
+/* A moment's shared lock: who maps the file meanwhile tries again. */
+static int check_unlocked(const char *path, int fd, struct mr_err *err)
+{
+    if (flock(fd, LOCK_SH | LOCK_NB) == 0)
+        return flock(fd, LOCK_UN);
+    return errno == EWOULDBLOCK
+               ? fail_locked(path, err)
+               : mr_fail(err, MR_E_DEVICE_ERROR, errno, "flock '%s'", path);
+}
+
+static int file_preflight(const struct mr_map_request *request, struct json_object *reply,
+                          int *ret_fd, struct mr_err *err)
+{
+    const char *path = mr_json_get_string(request->spec->source, "path");
+    MR_AUTO_CLOSE int path_fd = -1;
+    char key[MR_KEY_TEXT];
+    char link[32];
+    struct stat st;
+
+    if (!path || *path != '/')
+        return mr_fail_at(err, MR_E_INVALID_SPEC, POINTER, "an absolute path is needed");
+    int r = find_file(request, path, &path_fd, err);
+    if (r == 0)
+        r = check_file(path, path_fd, key, err);
+    if (r < 0)
+        return r;
+    (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", path_fd);
+    MR_AUTO_CLOSE int fd = open(link, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return mr_fail(err, MR_E_DEVICE_ERROR, errno, "open '%s'", path);
+    mr_json_set_string(reply, "source_key", key);
+    mr_json_set_int(reply, "size_bytes", st.st_size);
+    mr_json_set_int(reply, "block_size", SECTOR_BYTES);
+    mr_json_set_bool(reply, "write_protected", access(link, W_OK) < 0);
+    *ret_fd = mr_take_fd(&fd);
+    return request->mapped ? 0 : check_unlocked(path, *ret_fd, err);
+}
+
 static int file_find(const char *token, const char *runtime_dir, struct mr_identity *ret,
                      struct mr_err *err)
 {
@@ -195,6 +234,7 @@ const struct mr_driver mr_driver_file = {
     .name = "file",
     .unmap_kind = MR_UNMAP_DEFERRED,
     .map = file_map,
+    .preflight = file_preflight,
     .find = file_find,
     .unmap = file_unmap,
     .keep = mr_loop_keep,

@@ -7,14 +7,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/pidfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "storage/base/cleanup.h"
@@ -22,148 +17,25 @@
 #include "storage/base/fault.h"
 #include "storage/base/fd.h"
 #include "storage/base/json.h"
-#include "storage/base/msg.h"
-#include "storage/base/spawn.h"
-#include "storage/lun/start.h" /* the message and its fd; nothing to link */
+#include "storage/worker/cgroup.h"
 #include "storage/worker/loopdev.h"
+#include "storage/worker/lun_oneshot.h"
 #include "storage/worker/lun_server.h"
+#include "storage/worker/lun_start.h"
 #include "storage/worker/source_lock.h"
 
-#define ANSWER_GRACE_MS 5000 /* on top of the target's own timeout */
-#define END_MS 5000          /* a server whose file was released logs out within 2 s */
 #define STATUS_MS 500
-#define CUT_MS 1000
+#define CUT_MS 2000 /* it gives its server some time for that */
 #define KILLED_MS 1000
-#define LOCK_MS 3000 /* a server whose file was released logs out within 2 s */
-#define IO_KB "1024" /* one FUSE request; the default of 1280 would be split */
-
-/* A server that we started and that did not yet prove itself. */
-struct server {
-    pid_t pid;
-    int pidfd;
-    int channel;
-    int mount_fd;
-};
-
-static void server_close(struct server *server)
-{
-    mr_close(&server->channel);
-    mr_close(&server->mount_fd);
-}
-
-/* Our child, after a failed map: nothing of it is in use, it ends by itself; if not, it
- * is ended. */
-static void server_reap(struct server *server)
-{
-    struct pollfd end = {.fd = server->pidfd, .events = POLLIN};
-    siginfo_t info;
-
-    server_close(server);
-    if (server->pidfd < 0)
-        return;
-    if (poll(&end, 1, END_MS) == 0)
-        (void)pidfd_send_signal(server->pidfd, SIGKILL, NULL, 0);
-    (void)waitid(P_PIDFD, (id_t)server->pidfd, &info, WEXITED);
-    mr_close(&server->pidfd);
-}
-
-static int copy_member(struct json_object *from, const char *key, struct json_object *to)
-{
-    struct json_object *value = mr_json_get(from, key);
-
-    if (value)
-        mr_json_set(to, key, json_object_get(value));
-    return value ? 0 : -EINVAL;
-}
-
-static struct json_object *start_message(const struct mr_map_request *request)
-{
-    struct json_object *json = json_object_new_object();
-
-    if (!json)
-        return NULL;
-    mr_json_set_string(json, "token", request->token);
-    mr_json_set_string(json, "runtime_dir", request->runtime_dir);
-    mr_json_set_string(json, "initiator_name", request->initiator_name);
-    mr_json_set_int(json, "timeout_ms", request->iscsi_timeout_ms);
-    mr_json_set_bool(json, "read_only", request->spec->read_only);
-    /* What is missing is refused by the server, by name. */
-    (void)copy_member(request->spec->source, "portals", json);
-    (void)copy_member(request->spec->source, "target", json);
-    (void)copy_member(request->spec->source, "lun", json);
-    (void)copy_member(request->spec->source, "chap", json);
-    return json;
-}
-
-static int server_start(const struct mr_map_request *request, int lock_fd,
-                        struct server *server, struct mr_err *err)
-{
-    MR_AUTO_JSON struct json_object *message = start_message(request);
-    MR_AUTO_CLOSE int theirs = -1;
-    char path[PATH_MAX];
-    const char *argv[] = {path, "serve", NULL};
-    struct mr_spawn_fd fds[] = {
-        {.to = MR_LUN_CHANNEL_FD},
-        {.from = lock_fd, .to = MR_LUN_LOCK_FD},
-    };
-    struct mr_spawn spawn = {
-        .argv = argv,
-        .fds = fds,
-        .fd_count = 2,
-        .stdout_fd = -1,
-        .stderr_fd = -1,
-        .new_session = true,
-    };
-    int pair[2];
-    int r;
-
-    if (!message)
-        return mr_fail(err, MR_E_INTERNAL, ENOMEM, "start message");
-    if (mr_format(path, sizeof(path), "%s/mooring-lun", request->libexec_dir) < 0)
-        return mr_fail(err, MR_E_INTERNAL, ENAMETOOLONG, "path of mooring-lun");
-    r = mr_msg_pair(pair, err);
-    if (r < 0)
-        return r;
-    server->channel = pair[0];
-    theirs = pair[1];
-    fds[0].from = theirs;
-    r = mr_spawn_start(&spawn, &server->pid, &server->pidfd, err);
-    if (r < 0)
-        return mr_err_context(err, r, "start '%s'", path);
-    return mr_msg_send(server->channel, message, -1, 0, err);
-}
-
-/* The server's answer, in *ret; its refusal becomes err. */
-static int server_answer(const struct mr_map_request *request, struct server *server,
-                         struct json_object **ret, struct mr_err *err)
-{
-    MR_AUTO_JSON struct json_object *answer = NULL;
-    struct pollfd channel = {.fd = server->channel, .events = POLLIN};
-    int r;
-
-    do
-        r = poll(&channel, 1, (int)request->iscsi_timeout_ms + ANSWER_GRACE_MS);
-    while (r < 0 && errno == EINTR);
-    if (r == 0)
-        return mr_fail(err, MR_E_TARGET_TIMEOUT, ETIMEDOUT, "no answer from mooring-lun");
-    r = mr_msg_recv(server->channel, &answer, &server->mount_fd, MSG_DONTWAIT, err);
-    if (r <= 0)
-        return mr_fail(err, MR_E_INTERNAL, EIO, "mooring-lun ended without an answer");
-    if (!mr_json_get_bool(answer, "ok", false)) {
-        mr_err_from_json(err, mr_json_get(answer, "error"));
-        err->residue = MR_RESIDUE_NONE;
-        return err->errnum ? -err->errnum : -EIO;
-    }
-    if (server->mount_fd < 0 || mr_json_get_int(answer, "pid", 0) != server->pid)
-        return mr_fail(err, MR_E_INTERNAL, EBADMSG, "bad answer from mooring-lun");
-    *ret = mr_take_ptr(answer);
-    return 0;
-}
+#define CGROUP_MS 500 /* what is left of it ends */
+#define LOCK_MS 3000  /* a server whose file was released logs out within 2 s */
+#define IO_KB "1024"  /* one FUSE request; the default of 1280 would be split */
 
 /* The served file. The fstat is not only a check: it is what makes the kernel learn the
  * size. */
-static int open_file(const struct mr_map_request *request, const struct server *server,
-                     uint64_t size_bytes, int *ret_fd, struct mr_err *err)
+static int open_file(const struct mr_map_request *request,
+                     const struct mr_lun_child *server, uint64_t size_bytes, int *ret_fd,
+                     struct mr_err *err)
 {
     MR_AUTO_CLOSE int fd = -1;
     char path[40];
@@ -195,7 +67,7 @@ static void tune(const struct mr_identity *identity)
 }
 
 /* From the server's answer on, whatever it says, to the identity. */
-static int build(const struct mr_map_request *request, const struct server *server,
+static int build(const struct mr_map_request *request, const struct mr_lun_child *server,
                  struct json_object *answer, struct mr_identity *ret, struct mr_err *err)
 {
     const uint64_t size = (uint64_t)mr_json_get_int(answer, "size_bytes", 0);
@@ -261,7 +133,7 @@ static int iscsi_map(const struct mr_map_request *request, struct mr_identity *r
                      struct mr_err *err)
 {
     MR_AUTO_JSON struct json_object *answer = NULL;
-    struct server server = {.pidfd = -1, .channel = -1, .mount_fd = -1};
+    struct mr_lun_child server = {.pidfd = -1, .channel = -1, .mount_fd = -1};
     MR_AUTO_CLOSE int lock_fd = -1;
     char key[MR_KEY_TEXT];
     int r = mr_spec_source_key(request->spec, key, sizeof(key));
@@ -274,23 +146,24 @@ static int iscsi_map(const struct mr_map_request *request, struct mr_identity *r
         memcpy(ret->source_key, key, sizeof(key));
     if (r < 0)
         return r;
-    r = server_start(request, lock_fd, &server, err);
+    r = mr_lun_spawn(request, lock_fd, &server, err);
     if (r == 0)
-        r = server_answer(request, &server, &answer, err);
+        r = mr_lun_answer(request, &server, &answer, err);
     if (r == 0)
         r = mr_fault_fail("worker", "map", "inside", err);
     if (r == 0)
         r = build(request, &server, answer, ret, err);
     if (r < 0) {
-        server_reap(&server);
+        mr_lun_reap(&server);
         (void)mr_lun_logged_out(request->runtime_dir, request->token); /* if it died */
+        (void)mr_cgroup_remove(request->runtime_dir, request->token, CGROUP_MS);
         *ret = (struct mr_identity){.diskseq = 0};
         return r;
     }
     memcpy(ret->source_key, key, sizeof(key));
     /* From here on only the loop device holds the file: the server lives as long as it
      * does. */
-    server_close(&server);
+    mr_lun_child_close(&server);
     mr_close(&server.pidfd);
     return 0;
 }
@@ -364,6 +237,10 @@ static int iscsi_cut(const char *token, const char *runtime_dir,
     if (fd >= 0 && may_ask(&server, identity) &&
         mr_lun_ask(fd, "cut", token, CUT_MS, &status, err) == -EPROTONOSUPPORT)
         return -EPROTONOSUPPORT;
+    if (mr_json_get_bool(status, "aborted", false))
+        return mr_format(detail, MR_CUT_TEXT,
+                         "the server of mooring-lun did not answer: it was killed and "
+                         "its FUSE connection aborted: the device fails from now on");
     if (mr_json_get_bool(status, "cut", false))
         return mr_format(detail, MR_CUT_TEXT,
                          "mooring-lun dropped the session without logout: the device "
@@ -397,6 +274,7 @@ static int iscsi_finished(const char *token, const char *runtime_dir,
         return 0;
     }
     bool clean = mr_lun_logged_out(runtime_dir, token);
+    (void)mr_cgroup_remove(runtime_dir, token, CGROUP_MS);
     mr_json_set_string(evidence, "lun_server", "exited");
     mr_json_set_string(evidence, "session", clean ? "logged-out" : "not-logged-out");
     return 1;
@@ -406,6 +284,7 @@ const struct mr_driver mr_driver_iscsi = {
     .name = "iscsi",
     .unmap_kind = MR_UNMAP_DEFERRED,
     .map = iscsi_map,
+    .preflight = mr_lun_preflight,
     .find = iscsi_find,
     .unmap = iscsi_unmap,
     .keep = mr_loop_keep,

@@ -18,10 +18,14 @@ enum mr_content {
     MR_CONTENT_FORMATTED,
 };
 
+/* "unknown", "blank" or "formatted". */
+const char *mr_content_name(enum mr_content content);
+
 struct mr_probe {
     enum mr_content content;
     char type[32]; /* libblkid's TYPE or PTTYPE, "" when none */
     char uuid[40];
+    char label[64];
     char detail[200]; /* in words: what was found where */
     int read_errno;   /* positive: unknown because the device could not be read */
 };
@@ -31,6 +35,11 @@ struct mr_probe {
  * first and the last 2 MiB are all zero. */
 int mr_filesystem_probe(const struct mr_identity *identity, struct mr_probe *ret,
                         struct mr_err *err);
+
+/* The same for a regular file that a device of this block size shall be made of, or that
+ * holds the parts of one that are looked at. */
+int mr_filesystem_probe_file(int fd, uint32_t block_size, struct mr_probe *ret,
+                             struct mr_err *err);
 
 /* The short look before mounting what a probe has seen: does libblkid find this type with
  * this UUID? Reads the superblock only. *ret false: another type or UUID, or none. */

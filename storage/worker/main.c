@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * mooring-worker: one volume operation, one holder scan, one action on holders, or a
- * survey, in a process that may hang in the kernel without hurting anybody else. Started
- * by the agent only (storage/protocol.h).
+ * mooring-worker: one volume operation, one holder scan, one action on holders, a survey,
+ * or one look at what is not mapped, in a process that may hang in the kernel without
+ * hurting anybody else. Started by the agent only (storage/protocol.h).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -67,6 +67,20 @@ static int run_survey(struct mr_err *err)
     return mr_worker_run(&worker, err);
 }
 
+static int run_probe(struct mr_err *err)
+{
+    struct mr_worker worker = {
+        .channel_fd = MR_WORKER_CHANNEL_FD,
+        .inotify_fd = -1,
+        .lock_fd = -1,
+        .claim_fd = -1,
+        .mode = MR_WORKER_PROBE,
+    };
+
+    (void)take_inherited(MR_WORKER_INOTIFY_FD); /* of no use here, nor to a child */
+    return mr_worker_run(&worker, err);
+}
+
 static int run_volume(const char *lock_path, struct mr_err *err)
 {
     struct mr_worker worker = {
@@ -104,12 +118,14 @@ int main(int argc, char **argv)
     bool scan = argc == 2 && strcmp(argv[1], "scan") == 0;
     bool action = argc == 2 && strcmp(argv[1], "action") == 0;
     bool survey = argc == 2 && strcmp(argv[1], "survey") == 0;
+    bool probe = argc == 2 && strcmp(argv[1], "probe") == 0;
 
     mr_log_init("mooring-worker");
-    if (!volume && !scan && !action && !survey) {
-        (void)fprintf(stderr,
-                      "usage: mooring-worker volume LOCKFILE | scan | action | survey\n"
-                      "Started by mooringd, not by hand.\n");
+    if (!volume && !scan && !action && !survey && !probe) {
+        (void)fprintf(
+            stderr,
+            "usage: mooring-worker volume LOCKFILE | scan | action | survey | probe\n"
+            "Started by mooringd, not by hand.\n");
         return EXIT_USAGE;
     }
     (void)umask(077);
@@ -121,6 +137,7 @@ int main(int argc, char **argv)
         return run_scan();
     int r = action   ? run_action(&err)
             : survey ? run_survey(&err)
+            : probe  ? run_probe(&err)
                      : run_volume(argv[2], &err);
     if (r < 0) {
         mr_log(MR_LOG_ERR, "msg=\"worker ends\" error=\"%s\"", err.message);

@@ -266,6 +266,29 @@ int mr_mounter_mount(const struct mr_mount_request *request, struct mr_mount_rec
     return r;
 }
 
+int mr_mounter_check(const struct mr_mount_request *request, struct mr_err *err)
+{
+    MR_AUTO_PLACE struct mr_place place = MR_PLACE_NONE;
+    int r = mr_place_open(request->root, request->path, &place, err);
+
+    if (r == -ENOENT)
+        return 0;
+    if (r < 0)
+        return r;
+    MR_AUTO_CLOSE int fd =
+        mr_open_beneath(place.parent_fd, place.name, O_PATH | O_DIRECTORY);
+    if (fd == -ENOENT)
+        return 0;
+    if (fd == -ELOOP)
+        return mr_fail(err, MR_E_PATH_NOT_ALLOWED, ELOOP,
+                       "mount path '%s/%s' is a symbolic link", request->root,
+                       request->path);
+    if (fd < 0)
+        return mr_fail(err, MR_E_MOUNT_PATH_BUSY, -fd, "mount path '%s/%s'",
+                       request->root, request->path);
+    return check_target(&place, request, err);
+}
+
 /* Is the device mounted anywhere in our own mount namespace? */
 static enum mr_presence device_mounted(const struct mr_identity *identity)
 {

@@ -29,6 +29,10 @@ struct mr_mount_request {
 int mr_mounter_mount(const struct mr_mount_request *request, struct mr_mount_record *ret,
                      struct mr_err *err);
 
+/* Would it find the place as it needs it? Nothing is made; what is missing is fine.
+ * request->identity is not looked at. Errors as above. */
+int mr_mounter_check(const struct mr_mount_request *request, struct mr_err *err);
+
 enum mr_unmount_result {
     MR_UNMOUNT_FAILED = 0, /* err says why */
     MR_UNMOUNT_BUSY,       /* EBUSY, or covered by another mount: detail says which */

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 
 #include "storage/base/cleanup.h"
 #include "storage/base/fault.h"
@@ -33,6 +34,19 @@ enum signature {
     SIGNATURE_ONE,
 };
 
+const char *mr_content_name(enum mr_content content)
+{
+    switch (content) {
+    case MR_CONTENT_BLANK:
+        return "blank";
+    case MR_CONTENT_FORMATTED:
+        return "formatted";
+    case MR_CONTENT_UNKNOWN:
+        break;
+    }
+    return "unknown";
+}
+
 /* Values are text made from a hostile superblock: only harmless characters get through.
  */
 static bool copy_value(blkid_probe probe, const char *name, char *dst, size_t size)
@@ -49,6 +63,19 @@ static bool copy_value(blkid_probe probe, const char *name, char *dst, size_t si
     }
     dst[n] = '\0';
     return n > 0;
+}
+
+/* A label is free text: what can be printed gets through. */
+static void copy_label(blkid_probe probe, struct mr_probe *ret)
+{
+    const char *value = NULL;
+    size_t n = 0;
+
+    if (blkid_probe_lookup_value(probe, "LABEL", &value, NULL) != 0 || !value)
+        return;
+    for (; *value && n + 1 < sizeof(ret->label); value++)
+        ret->label[n++] = isascii(*value) && isprint(*value) ? *value : '?';
+    ret->label[n] = '\0';
 }
 
 static void describe(struct mr_probe *ret, const char *usage)
@@ -71,6 +98,7 @@ static enum signature read_values(blkid_probe probe, struct mr_probe *ret)
 
     (void)copy_value(probe, "UUID", ret->uuid, sizeof(ret->uuid));
     (void)copy_value(probe, "USAGE", usage, sizeof(usage));
+    copy_label(probe, ret);
     if (has_type && has_table) {
         (void)snprintf(ret->detail, sizeof(ret->detail),
                        "several signatures: %s and a %s partition table", ret->type,
@@ -101,11 +129,13 @@ static void prefetch(int fd, uint64_t size)
     (void)posix_fadvise(fd, tail, PREFETCH_BYTES, POSIX_FADV_WILLNEED);
 }
 
-static enum signature find_signature(int fd, struct mr_probe *ret)
+/* block_size 0: what the kernel says of the device. */
+static enum signature find_signature(int fd, uint32_t block_size, struct mr_probe *ret)
 {
     MR_CLEANUP(blkid) blkid_probe probe = blkid_new_probe();
 
     if (!probe || blkid_probe_set_device(probe, fd, 0, 0) != 0 ||
+        (block_size != 0 && blkid_probe_set_sectorsize(probe, block_size) != 0) ||
         blkid_probe_enable_superblocks(probe, 1) != 0 ||
         blkid_probe_set_superblocks_flags(
             probe, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_UUID | BLKID_SUBLKS_VERSION |
@@ -171,6 +201,35 @@ static bool edges_are_zero(int fd, uint64_t size, struct mr_probe *ret)
     return range_is_zero(fd, 0, head, ret) && range_is_zero(fd, tail, size, ret);
 }
 
+static void look(int fd, uint64_t size, uint32_t block_size, struct mr_probe *ret)
+{
+    switch (find_signature(fd, block_size, ret)) {
+    case SIGNATURE_ONE:
+        ret->content = MR_CONTENT_FORMATTED;
+        break;
+    case SIGNATURE_NONE:
+        if (edges_are_zero(fd, size, ret)) {
+            ret->content = MR_CONTENT_BLANK;
+            (void)snprintf(ret->detail, sizeof(ret->detail), "blank");
+        }
+        break;
+    case SIGNATURE_UNCLEAR:
+        break;
+    }
+}
+
+int mr_filesystem_probe_file(int fd, uint32_t block_size, struct mr_probe *ret,
+                             struct mr_err *err)
+{
+    struct stat st;
+
+    *ret = (struct mr_probe){0};
+    if (fstat(fd, &st) < 0)
+        return mr_fail(err, MR_E_DEVICE_ERROR, errno, "size of the file");
+    look(fd, (uint64_t)st.st_size, block_size, ret);
+    return 0;
+}
+
 int mr_filesystem_probe(const struct mr_identity *identity, struct mr_probe *ret,
                         struct mr_err *err)
 {
@@ -190,19 +249,7 @@ int mr_filesystem_probe(const struct mr_identity *identity, struct mr_probe *ret
         return 0;
     }
     prefetch(fd, size);
-    switch (find_signature(fd, ret)) {
-    case SIGNATURE_ONE:
-        ret->content = MR_CONTENT_FORMATTED;
-        break;
-    case SIGNATURE_NONE:
-        if (edges_are_zero(fd, size, ret)) {
-            ret->content = MR_CONTENT_BLANK;
-            (void)snprintf(ret->detail, sizeof(ret->detail), "blank");
-        }
-        break;
-    case SIGNATURE_UNCLEAR:
-        break;
-    }
+    look(fd, size, 0, ret);
     /* Was it this device all the time? */
     r = mr_device_check(identity, fd, err);
     if (r < 0)

@@ -63,3 +63,24 @@ int mr_source_lock(const char *runtime_dir, const char *key, const char *token,
     *ret_fd = mr_take_fd(&fd);
     return 0;
 }
+
+int mr_source_look(const char *runtime_dir, const char *key, char holder[MR_TOKEN_TEXT],
+                   struct mr_err *err)
+{
+    char path[PATH_MAX];
+
+    holder[0] = '\0';
+    if (mr_format(path, sizeof(path), "%s/lun/%016" PRIx64 ".lock", runtime_dir,
+                  mr_text_hash(key, strlen(key))) < 0)
+        return mr_fail(err, MR_E_INTERNAL, ENAMETOOLONG, "lock below '%s'", runtime_dir);
+    MR_AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return errno == ENOENT ? 0
+                               : mr_fail(err, MR_E_INTERNAL, errno, "open '%s'", path);
+    if (flock(fd, LOCK_SH | LOCK_NB) == 0)
+        return 0; /* and given back */
+    if (errno != EWOULDBLOCK)
+        return mr_fail(err, MR_E_INTERNAL, errno, "lock '%s'", path);
+    read_holder(fd, holder);
+    return mr_fail(err, MR_E_SOURCE_IN_USE, EWOULDBLOCK, "lock '%s'", path);
+}

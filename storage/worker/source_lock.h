@@ -21,4 +21,9 @@ int mr_source_lock(const char *runtime_dir, const char *key, const char *token,
                    int64_t wait_ms, int *ret_fd, char holder[MR_TOKEN_TEXT],
                    struct mr_err *err);
 
+/* Does a server have it now? Waits for nothing, makes nothing. 0 when none has, or as
+ * above. */
+int mr_source_look(const char *runtime_dir, const char *key, char holder[MR_TOKEN_TEXT],
+                   struct mr_err *err);
+
 #endif

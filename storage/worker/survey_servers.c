@@ -21,11 +21,13 @@
 #include "storage/base/clock.h"
 #include "storage/base/fd.h"
 #include "storage/base/json.h"
+#include "storage/worker/cgroup.h"
 #include "storage/worker/own_process.h"
 
 #define STATUS_NS (500 * MR_NS_PER_MS)
 #define TABLE_BYTES_MAX (16UL * 1024 * 1024)
 #define SOCKET_SUFFIX ".sock"
+#define CGROUP_SUFFIX ".cgroup"
 #define ACCEPTS 0x10000U /* __SO_ACCEPTCON: it is listened to */
 
 MR_DEFINE_CLEANUP(dir, DIR *, (void)closedir);
@@ -42,13 +44,10 @@ struct talks {
     size_t count;
 };
 
-/* "TOKEN.sock" */
-static bool read_name(const char *name, char token[MR_TOKEN_TEXT])
+/* "TOKEN.sock" and the like */
+static bool read_name(const char *name, const char *suffix, char token[MR_TOKEN_TEXT])
 {
-    size_t len = strlen(name);
-
-    if (len != MR_TOKEN_TEXT - 1 + sizeof(SOCKET_SUFFIX) - 1 ||
-        strcmp(name + MR_TOKEN_TEXT - 1, SOCKET_SUFFIX) != 0)
+    if (strlen(name) < MR_TOKEN_TEXT - 1 || strcmp(name + MR_TOKEN_TEXT - 1, suffix) != 0)
         return false;
     memcpy(token, name, MR_TOKEN_TEXT - 1);
     token[MR_TOKEN_TEXT - 1] = '\0';
@@ -126,8 +125,12 @@ static void connect_all(struct mr_search *search, struct talks *talks)
             search->complete = false;
         if (!entry)
             return;
-        if (read_name(entry->d_name, token) && !mr_search_knows_token(search, token))
+        if (read_name(entry->d_name, SOCKET_SUFFIX, token) &&
+            !mr_search_knows_token(search, token))
             connect_to(search, token, talks);
+        if (read_name(entry->d_name, CGROUP_SUFFIX, token) &&
+            !mr_search_knows_token(search, token))
+            mr_cgroup_sweep(search->runtime_dir, token);
     }
 }
 
@@ -315,7 +318,8 @@ static bool read_line(const struct mr_search *search, const char *line,
         return false;
     const char *path = line + end;
     return strncmp(path, search->runtime_dir, len) == 0 &&
-           strncmp(path + len, "/lun/", 5) == 0 && read_name(path + len + 5, token);
+           strncmp(path + len, "/lun/", 5) == 0 &&
+           read_name(path + len + 5, SOCKET_SUFFIX, token);
 }
 
 static bool has_server(const struct mr_search *search, const char *token)

@@ -31,7 +31,10 @@ static void check_accepted(const struct mr_spec *spec)
     require(json_object_equal(spec->full, again->full) && mr_spec_equal(spec, again));
     require(mr_spec_decode_public(public, &bare, NULL) == 0);
     require(mr_spec_equal(spec, bare));
-    require(!mr_json_get(mr_json_get(bare->source, "chap"), "password"));
+    struct json_object *chap = mr_json_get(bare->source, "chap");
+    require(!mr_json_get(chap, "password"));
+    require(!mr_json_get(mr_json_get(chap, "mutual"), "password"));
+    require(!mr_json_get(bare->source, "preempt"));
     (void)mr_spec_source_key(spec, key, sizeof(key));
     mr_spec_free(again);
     mr_spec_free(bare);

@@ -29,8 +29,10 @@
  * - spawn, messages, deadlines: a worker that hangs is one that does not move.
  * - who the holders are. The scan of an immediate unmap sees who has it open when it
  *   looks; who opens it after that look is documented as not protected.
- * - fenced: nothing makes a volume that yet. wedged: shown instead of the state while a
- *   worker does not move; nothing is decided by it but that a PUT is refused.
+ * - a device that serves errors for ever, because its mooring-lun has ended or was fenced
+ *   (`fenced`): a PUT is then a DELETE and an attach behind it. wedged: shown instead of
+ *   the state while a worker does not move; nothing is decided by it but that a PUT is
+ *   refused.
  *
  * `calm` is for what must happen in the end: from some moment on nothing fails, crashes
  * or asks any more, nobody new takes hold, and who holds lets go.

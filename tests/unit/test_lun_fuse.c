@@ -106,7 +106,6 @@ static void test_writes_must_lie_inside(void **state)
 
     assert_int_equal(request.kind, MR_FUSE_WRITE);
     assert_true(request.offset == 9 * 4096 && request.length == 4096);
-    assert_int_equal(request.data_at, MR_FUSE_WRITE_HEAD);
     expect_error(do_write(&lun, 9 * 4096, 4608, 4608), -EIO);
     expect_error(do_write(&lun, 10 * 4096, 512, 512), -EIO);
     expect_error(do_write(&lun, UINT64_MAX - 511, 512, 512), -EIO);
@@ -230,6 +229,43 @@ static void test_init_offers_only_what_the_kernel_has(void **state)
     expect_error(decode(&lun, FUSE_INIT, &in, sizeof(in), 0), -EPROTO);
 }
 
+static void test_init_tells_whether_requests_can_be_given_again(void **state)
+{
+    (void)state;
+    struct fuse_init_in in = {
+        .major = 7, .minor = 40, .flags = FUSE_INIT_EXT, .flags2 = UINT32_MAX};
+    struct mr_fuse_request request = decode(&lun, FUSE_INIT, &in, sizeof(in), 0);
+    struct fuse_init_out out;
+
+    assert_true(mr_fuse_can_resend(&request));
+    mr_fuse_init_out(&request, &lun, &out);
+    assert_true(out.flags & FUSE_INIT_EXT);
+    assert_int_equal(out.flags2, MR_FUSE_HAS_RESEND >> 32);
+    in.flags = 0; /* flags2 means nothing */
+    request = decode(&lun, FUSE_INIT, &in, sizeof(in), 0);
+    assert_false(mr_fuse_can_resend(&request));
+    in.flags = FUSE_INIT_EXT;
+    request = decode(&lun, FUSE_INIT, &in, 16, 0); /* an older kernel's */
+    assert_false(mr_fuse_can_resend(&request));
+    in.flags2 = 0;
+    request = decode(&lun, FUSE_INIT, &in, sizeof(in), 0);
+    assert_false(mr_fuse_can_resend(&request));
+    mr_fuse_init_out(&request, &lun, &out);
+    assert_int_equal(out.flags2, 0);
+}
+
+static void test_a_resent_request_keeps_its_mark(void **state)
+{
+    (void)state;
+    struct fuse_in_header head = {
+        .len = sizeof(head), .opcode = FUSE_STATFS, .unique = MR_FUSE_UNIQUE_RESEND | 6};
+    struct mr_fuse_request request;
+
+    assert_int_equal(mr_fuse_decode(&head, sizeof(head), &lun, &request), 0);
+    assert_int_equal(request.kind, MR_FUSE_STATFS);
+    assert_true(request.unique == head.unique);
+}
+
 static void test_the_file_looks_like_the_lun(void **state)
 {
     (void)state;
@@ -261,6 +297,8 @@ int main(void)
         cmocka_unit_test(test_cut_arguments_are_refused),
         cmocka_unit_test(test_a_message_that_lies_about_its_length_is_dropped),
         cmocka_unit_test(test_init_offers_only_what_the_kernel_has),
+        cmocka_unit_test(test_init_tells_whether_requests_can_be_given_again),
+        cmocka_unit_test(test_a_resent_request_keeps_its_mark),
         cmocka_unit_test(test_the_file_looks_like_the_lun),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -53,8 +53,29 @@ static void test_sense_becomes_errno(void **state)
     check(CHECK_CONDITION, 0x7, 0x2700, MR_ANSWER_FAILED, EROFS);
     check(CHECK_CONDITION, 0x7, 0x2707, MR_ANSWER_FAILED, ENOSPC);
     check(CHECK_CONDITION, 0xb, 0x0000, MR_ANSWER_RETRY_LATER, EIO);
+    check(CHECK_CONDITION, 0xb, 0x1001, MR_ANSWER_FAILED, EIO);
     check(CHECK_CONDITION, 0x0, 0x0000, MR_ANSWER_FAILED, EIO);
     check(CHECK_CONDITION, 0xf, 0x0000, MR_ANSWER_FAILED, EIO);
+}
+
+static void test_some_answers_ask_for_attention(void **state)
+{
+    (void)state;
+    assert_int_equal(mr_answer_attention(GOOD, 0, 0), 0);
+    assert_int_equal(mr_answer_attention(RESERVATION_CONFLICT, 0, 0),
+                     MR_ATTENTION_RESERVATION);
+    for (unsigned asc = 0x2a03; asc <= 0x2a05; asc++)
+        assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, asc),
+                         MR_ATTENTION_RESERVATION);
+    assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x2a09),
+                     MR_ATTENTION_CAPACITY);
+    assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x2900),
+                     MR_ATTENTION_RESET);
+    assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x2904),
+                     MR_ATTENTION_RESET);
+    assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x2a01), 0);
+    assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x5, 0x2900), 0);
+    assert_int_equal(mr_answer_attention(BUSY, 0x6, 0x2900), 0);
 }
 
 static void test_login_status_is_found_in_the_text(void **state)
@@ -84,6 +105,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_statuses_become_answers),
         cmocka_unit_test(test_sense_becomes_errno),
+        cmocka_unit_test(test_some_answers_ask_for_attention),
         cmocka_unit_test(test_login_status_is_found_in_the_text),
         cmocka_unit_test(test_text_without_a_login_status_gives_none),
     };

@@ -99,6 +99,78 @@ static void test_the_isid_follows_from_the_token(void **state)
     assert_int_equal(qualifier, 0xffff);
 }
 
+/* GOOD with the members of a JSON object. */
+static int decode_with(const char *more, struct mr_lun_start *ret)
+{
+    MR_AUTO_JSON struct json_object *json = json_tokener_parse(GOOD);
+    MR_AUTO_JSON struct json_object *members = parse_json(more);
+    struct mr_err err;
+
+    json_object_object_foreach(members, key, value)
+    {
+        json_object_object_add(json, key, json_object_get(value));
+    }
+    return mr_lun_start_decode(json, ret, &err);
+}
+
+static void test_what_is_left_out_has_a_default(void **state)
+{
+    struct mr_lun_start start;
+
+    (void)state;
+    assert_int_equal(decode_with("{}", &start), 0);
+    assert_int_equal(start.replacement_ms, 120000);
+    assert_false(start.mutual || start.header_digest || start.reserve);
+    assert_true(start.preempt == 0);
+    assert_string_equal(start.cgroup, "");
+}
+
+static void test_options_are_decoded(void **state)
+{
+    struct mr_lun_start start;
+
+    (void)state;
+    assert_int_equal(
+        decode_with("{'header_digest': 'crc32c', 'replacement_ms': -1,"
+                    " 'fencing': 'reserve', 'preempt': '0xAb', 'cgroup': '/c',"
+                    " 'chap': {'username': 'u', 'password': 'p',"
+                    "          'mutual': {'username': 'v', 'password': 'q'}}}",
+                    &start),
+        0);
+    assert_true(start.chap && start.mutual && start.header_digest && start.reserve);
+    assert_string_equal(start.mutual_username, "v");
+    assert_string_equal(start.mutual_password, "q");
+    assert_int_equal(start.replacement_ms, -1);
+    assert_true(start.preempt == 0xab);
+    assert_string_equal(start.cgroup, "/c");
+}
+
+static void test_bad_options_are_refused(void **state)
+{
+    static const char *const bad[] = {
+        "{'header_digest': 'md5'}",
+        "{'header_digest': true}",
+        "{'replacement_ms': -2}",
+        "{'replacement_ms': 86400001}",
+        "{'fencing': 'on'}",
+        "{'preempt': '0x1'}",
+        "{'fencing': 'reserve', 'preempt': '1'}",
+        "{'fencing': 'reserve', 'preempt': '0x'}",
+        "{'fencing': 'reserve', 'preempt': '0x0'}",
+        "{'fencing': 'reserve', 'preempt': '0x11112222333344445'}",
+        "{'fencing': 'reserve', 'preempt': '0x1 '}",
+        "{'fencing': 'reserve', 'preempt': 1}",
+        "{'chap': {'username': 'u', 'password': 'p', 'mutual': {'username': 'v'}}}",
+        "{'chap': {'username': 'u', 'password': 'p', 'mutual': 1}}",
+    };
+    struct mr_lun_start start;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        if (decode_with(bad[i], &start) != -EINVAL)
+            fail_msg("%s was accepted", bad[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -106,6 +178,9 @@ int main(void)
         cmocka_unit_test(test_bad_members_are_refused),
         cmocka_unit_test(test_a_message_that_is_no_object_is_refused),
         cmocka_unit_test(test_the_isid_follows_from_the_token),
+        cmocka_unit_test(test_what_is_left_out_has_a_default),
+        cmocka_unit_test(test_options_are_decoded),
+        cmocka_unit_test(test_bad_options_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -227,6 +227,23 @@ static void test_stdin_is_what_is_given_or_empty(void **state)
     (void)close(out[0]);
 }
 
+static void test_program_is_the_fd_and_not_the_name(void **state)
+{
+    (void)state;
+    static const char *const argv[] = {"/no/such/thing", "-c", "exit 5", NULL};
+    MR_AUTO_CLOSE int program = open("/bin/sh", O_PATH | O_CLOEXEC);
+    const struct mr_spawn spawn = {
+        .argv = argv, .program_fd = program, .stdout_fd = -1, .stderr_fd = -1};
+    struct mr_err err;
+    pid_t pid = -1;
+    int status = 0;
+
+    assert_int_equal(mr_spawn_start(&spawn, &pid, NULL, &err), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +259,7 @@ int main(void)
         cmocka_unit_test(test_fds_are_placed_even_when_numbers_cross),
         cmocka_unit_test(test_a_new_session_is_its_own_group),
         cmocka_unit_test(test_stdin_is_what_is_given_or_empty),
+        cmocka_unit_test(test_program_is_the_fd_and_not_the_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -36,10 +36,52 @@ static void test_the_full_form_is_read(void **state)
     struct json_object *chap = mr_json_get(spec->source, "chap");
     assert_string_equal(mr_json_get_string(chap, "username"), "u");
     assert_string_equal(mr_json_get_string(chap, "password"), PASSWORD);
+    struct json_object *mutual = mr_json_get(chap, "mutual");
+    assert_string_equal(mr_json_get_string(mutual, "username"), "t");
+    assert_string_equal(mr_json_get_string(mutual, "password"), THEIR_PASSWORD);
+    assert_string_equal(mr_json_get_string(spec->source, "header_digest"), "crc32c");
+    assert_int_equal(mr_json_get_int(spec->source, "replacement_timeout_s", 0), -1);
+    assert_string_equal(mr_json_get_string(spec->source, "fencing"), "reserve");
+    assert_string_equal(mr_json_get_string(spec->source, "preempt"), "0x1F");
     assert_true(spec->format_if_blank);
     assert_int_equal(json_object_array_length(spec->options), 1);
     assert_string_equal(spec->mount_path, "/srv/pg data");
     mr_spec_free(spec);
+}
+
+#define LUN_OF_OLD                                                                       \
+    "{'source': {'driver': 'iscsi', 'portals': ['10.0.0.1:3260'], 'target':"             \
+    " 'iqn.2026-11.example:a', 'lun': 1}, 'filesystem': {'type': 'xfs', 'format':"       \
+    " 'never', 'options': []}, 'mount_path': '" ROOT "/vol1', 'read_only': false}"
+
+static void test_defaults_of_a_lun_are_filled_in(void **state)
+{
+    (void)state;
+    struct mr_spec *spec = decode_ok(LUN_OF_OLD);
+    assert_null(mr_json_get(spec->source, "chap"));
+    assert_string_equal(mr_json_get_string(spec->source, "header_digest"), "none");
+    assert_int_equal(mr_json_get_int(spec->source, "replacement_timeout_s", 0), 120);
+    assert_string_equal(mr_json_get_string(spec->source, "fencing"), "off");
+    assert_null(mr_json_get(spec->source, "preempt"));
+    mr_spec_free(spec);
+}
+
+static void test_a_row_of_an_older_version_is_the_same_spec(void **state)
+{
+    (void)state;
+    MR_AUTO_JSON struct json_object *row = parse_json(LUN_OF_OLD);
+    struct mr_spec *old = NULL;
+    struct mr_spec *now = decode_ok(LUN_OF_OLD);
+    assert_int_equal(mr_spec_decode_public(row, &old, NULL), 0);
+    assert_true(mr_spec_equal(old, now));
+    mr_spec_free(now);
+    now = decode_ok("{'source': {'driver': 'iscsi', 'portals': ['10.0.0.1'], 'target':"
+                    " 'iqn.2026-11.example:a', 'lun': 1, 'fencing': 'off',"
+                    " 'header_digest': 'none', 'replacement_timeout_s': 120},"
+                    " 'filesystem': {'type': 'xfs'}}");
+    assert_true(mr_spec_equal(old, now));
+    mr_spec_free(old);
+    mr_spec_free(now);
 }
 
 static void test_the_normalised_form_decodes_to_itself(void **state)
@@ -65,6 +107,9 @@ static void test_the_public_form_has_no_secret_and_decodes_back(void **state)
     struct mr_err err;
     MR_AUTO_JSON struct json_object *public = mr_spec_public(spec);
     assert_null(strstr(json_object_to_json_string(public), PASSWORD));
+    assert_null(strstr(json_object_to_json_string(public), THEIR_PASSWORD));
+    assert_null(mr_json_get(mr_json_get(public, "source"), "preempt"));
+    assert_non_null(mr_json_get(mr_json_get(public, "source"), "fencing"));
     assert_non_null(strstr(json_object_to_json_string(public), "username"));
     assert_string_equal(mr_json_get_string(mr_json_get(spec->source, "chap"), "password"),
                         PASSWORD);
@@ -130,6 +175,42 @@ static void test_same_spec_ignores_secrets_key_order_and_defaults(void **state)
                      " 'filesystem': {'type': 'xfs'}}"));
 }
 
+#define LUN_WITH(more)                                                                   \
+    "{'filesystem': {'type': 'xfs'}, 'source': {'lun': 1, 'driver': 'iscsi',"            \
+    " 'target': 'iqn.2026-11.example:a', 'portals': ['10.0.0.1'], " more "}}"
+#define MUTUAL(user, password)                                                           \
+    LUN_WITH("'chap': {'username': 'u', 'password': 'p', 'mutual': {'username': '" user  \
+             "', 'password': '" password "'}}")
+#define RESERVE "'fencing': 'reserve'"
+
+static void test_same_spec_ignores_what_is_asked_for_once(void **state)
+{
+    (void)state;
+    assert_true(same(LUN_WITH(RESERVE), LUN_WITH(RESERVE ", 'preempt': '0x1'")));
+    assert_true(same(LUN_WITH(RESERVE ", 'preempt': '0x2'"),
+                     LUN_WITH(RESERVE ", 'preempt': '0x1'")));
+    assert_true(same(MUTUAL("t", "one"), MUTUAL("t", "two")));
+}
+
+static void test_same_spec_sees_how_a_lun_is_reached(void **state)
+{
+    (void)state;
+    static const char *const different[] = {
+        LUN_WITH("'lun': 1"),
+        LUN_WITH(RESERVE),
+        LUN_WITH("'header_digest': 'crc32c'"),
+        LUN_WITH("'replacement_timeout_s': 0"),
+        LUN_WITH("'replacement_timeout_s': -1"),
+        CHAP("u", "p"),
+        MUTUAL("t", "s"),
+        MUTUAL("other", "s"),
+    };
+    size_t count = sizeof(different) / sizeof(different[0]);
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < i; j++)
+            assert_false(same(different[i], different[j]));
+}
+
 static void test_same_spec_sees_every_other_difference(void **state)
 {
     (void)state;
@@ -191,10 +272,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults_are_filled_in),
         cmocka_unit_test(test_the_full_form_is_read),
+        cmocka_unit_test(test_defaults_of_a_lun_are_filled_in),
+        cmocka_unit_test(test_a_row_of_an_older_version_is_the_same_spec),
         cmocka_unit_test(test_the_normalised_form_decodes_to_itself),
         cmocka_unit_test(test_the_public_form_has_no_secret_and_decodes_back),
         cmocka_unit_test(test_the_public_decoder_tolerates_only_missing_secrets),
         cmocka_unit_test(test_same_spec_ignores_secrets_key_order_and_defaults),
+        cmocka_unit_test(test_same_spec_ignores_what_is_asked_for_once),
+        cmocka_unit_test(test_same_spec_sees_how_a_lun_is_reached),
         cmocka_unit_test(test_same_spec_sees_every_other_difference),
         cmocka_unit_test(test_source_keys_name_the_source_not_its_spelling),
         cmocka_unit_test(test_volume_ids),

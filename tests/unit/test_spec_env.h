@@ -12,11 +12,14 @@
 
 #define ROOT "/var/lib/mooring/volumes"
 #define PASSWORD "hunter2-secret"
+#define THEIR_PASSWORD "hunter3-secret"
 
 #define ISCSI_SOURCE                                                                     \
     "{'driver': 'iscsi', 'portals': ['127.0.0.1:3260', '[::1]', 'san.example'],"         \
     " 'target': 'iqn.2026-11.example:Disk1', 'lun': 1,"                                  \
-    " 'chap': {'username': 'u', 'password': '" PASSWORD "'}}"
+    " 'chap': {'username': 'u', 'password': '" PASSWORD "', 'mutual':"                   \
+    " {'username': 't', 'password': '" THEIR_PASSWORD "'}}, 'header_digest': 'crc32c',"  \
+    " 'replacement_timeout_s': -1, 'fencing': 'reserve', 'preempt': '0x1F'}"
 #define ISCSI                                                                            \
     "{'source': " ISCSI_SOURCE ", 'filesystem': {'type': 'xfs', 'format': 'if-blank',"   \
     " 'options': ['noatime']}, 'mount_path': '/srv/pg data', 'read_only': false}"

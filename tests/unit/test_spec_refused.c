@@ -22,6 +22,9 @@
 #define CHAP_IS(text)                                                                    \
     SOURCE("{'driver': 'iscsi', 'portals': ['a'], 'target': 'iqn.2026-11.a', 'lun': 0,"  \
            " 'chap': " text "}")
+#define MUTUAL_IS(text)                                                                  \
+    CHAP_IS("{'username': 'u', 'password': '" PASSWORD "', 'mutual': " text "}")
+#define LUN_WITH(text) LUN("1, " text)
 
 static void decode_refused(const char *text, enum mr_code code, const char *pointer,
                            struct mr_err *err)
@@ -114,6 +117,28 @@ static void test_bad_fields_are_refused_with_a_pointer(void **state)
         {"/source/chap/password", CHAP_IS("{'username': 'u', 'password': ''}")},
         {"/source/chap/password", CHAP_IS("{'username': 'u', 'password': null}")},
         {"/source/chap/username", CHAP_IS("{'username': 'u\\t', 'password': 'p'}")},
+        {"/source/chap/mutual", MUTUAL_IS("null")},
+        {"/source/chap/mutual/username", MUTUAL_IS("{'password': 'p'}")},
+        {"/source/chap/mutual/password", MUTUAL_IS("{'username': 't'}")},
+        {"/source/chap/mutual/password",
+         MUTUAL_IS("{'username': 't', 'password': '" PASSWORD "'}")},
+        {"/source/header_digest", LUN_WITH("'header_digest': 'CRC32C'")},
+        {"/source/header_digest", LUN_WITH("'header_digest': null")},
+        {"/source/replacement_timeout_s", LUN_WITH("'replacement_timeout_s': -2")},
+        {"/source/replacement_timeout_s", LUN_WITH("'replacement_timeout_s': 86401")},
+        {"/source/replacement_timeout_s", LUN_WITH("'replacement_timeout_s': 0.5")},
+        {"/source/replacement_timeout_s", LUN_WITH("'replacement_timeout_s': '120'")},
+        {"/source/fencing", LUN_WITH("'fencing': true")},
+        {"/source/fencing", LUN_WITH("'fencing': 'on'")},
+        {"/source/preempt", LUN_WITH("'preempt': '0x1'")},
+        {"/source/preempt", LUN_WITH("'preempt': '0x1', 'fencing': 'off'")},
+        {"/source/preempt", LUN_WITH("'fencing': 'reserve', 'preempt': 1")},
+        {"/source/preempt", LUN_WITH("'fencing': 'reserve', 'preempt': '1f'")},
+        {"/source/preempt", LUN_WITH("'fencing': 'reserve', 'preempt': '0x'")},
+        {"/source/preempt", LUN_WITH("'fencing': 'reserve', 'preempt': '0x000'")},
+        {"/source/preempt", LUN_WITH("'fencing': 'reserve', 'preempt': '0xfg'")},
+        {"/source/preempt", LUN_WITH("'fencing': 'reserve',"
+                                     " 'preempt': '0x12345678901234567'")},
         {"/filesystem", "{'source': " FILE_SOURCE "}"},
         {"/filesystem", FS("'xfs'")},
         {"/filesystem/type", FS("{}")},
@@ -264,6 +289,9 @@ static void test_no_message_repeats_a_secret(void **state)
         CHAP_IS("{'username': 'u', 'passwort': '" PASSWORD "'}"),
         CHAP_IS("{'username': 7, 'password': '" PASSWORD "'}"),
         CHAP_IS("{'username': 'u', 'password': '" PASSWORD "', 'x': 1}"),
+        MUTUAL_IS("'" PASSWORD "'"),
+        MUTUAL_IS("{'username': 't', 'password': '" PASSWORD "'}"),
+        MUTUAL_IS("{'username': 't', 'passwort': '" PASSWORD "'}"),
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         MR_AUTO_JSON struct json_object *json = parse_json(bad[i]);
@@ -291,6 +319,9 @@ static void test_valid_portals_and_targets_are_accepted(void **state)
         FILE_PATH("'/a/...'"),
         FILE_PATH("'/a/.b/c..'"),
         FILE_PATH("'/bild \xc3\xa9'"),
+        MUTUAL_IS("{'username': 't', 'password': '" THEIR_PASSWORD "'}"),
+        LUN_WITH("'replacement_timeout_s': 86400, 'header_digest': 'none'"),
+        LUN_WITH("'fencing': 'reserve', 'preempt': '0xABCDEF0123456789'"),
     };
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
         mr_spec_free(decode_ok(good[i]));

@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include "storage/worker/lun_server.h"
 #include "tests/unit/test_worker_action_env.h"
 
 #define TARGET "iqn.2026-11.example.test:cut"
@@ -226,12 +227,44 @@ static void test_shutdown_of_a_silent_device_is_bounded_and_cut_ends_it(void **s
     unmap_after_cut();
 }
 
+/* The child of mooring-lun that does the I/O. */
+static pid_t io_server(void)
+{
+    MR_AUTO_JSON struct json_object *status = NULL;
+    struct mr_lun_server keeper = {0};
+    struct mr_err err = {0};
+    MR_AUTO_CLOSE int fd = mr_lun_connect(env_dir, vol.token, &keeper);
+
+    assert_true(fd >= 0);
+    assert_int_equal(mr_lun_ask(fd, "status", vol.token, 2000, &status, &err), 0);
+    pid_t pid = (pid_t)mr_json_get_int(status, "server_pid", 0);
+    assert_true(pid > 0);
+    return pid;
+}
+
+static void test_stopped_io_server_is_ended_by_its_keeper(void **state)
+{
+    (void)state;
+    target_start();
+    volume_from_target();
+    assert_true(writes(vol.path));
+    assert_int_equal(kill(io_server(), SIGSTOP), 0);
+    pid_t hanging = unmount_in_child();
+    int64_t start_ns = mr_now_ns();
+    cut(false, "its FUSE connection aborted");
+    assert_ends(hanging);
+    assert_true(mr_now_ns() - start_ns < 5 * MR_NS_PER_S);
+    cut(false, "has ended before");
+    unmap_after_cut();
+}
+
 static void test_server_that_does_not_answer_is_killed(void **state)
 {
     (void)state;
     target_start();
     volume_from_target();
     assert_true(writes(vol.path));
+    assert_int_equal(kill(io_server(), SIGSTOP), 0);
     assert_int_equal(kill(vol.identity.lun_pid, SIGSTOP), 0);
     pid_t hanging = unmount_in_child();
     cut(false, "did not answer and was killed");
@@ -309,6 +342,7 @@ static int run(void)
     const struct CMUnitTest tests[] = {
         CUT_TEST(test_what_hangs_on_a_silent_target_comes_back_by_a_cut),
         CUT_TEST(test_shutdown_of_a_silent_device_is_bounded_and_cut_ends_it),
+        CUT_TEST(test_stopped_io_server_is_ended_by_its_keeper),
         CUT_TEST(test_server_that_does_not_answer_is_killed),
         CUT_TEST(test_only_the_recorded_server_is_killed),
         CUT_TEST(test_served_lun_is_not_served_a_second_time),

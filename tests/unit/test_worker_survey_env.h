@@ -30,7 +30,10 @@ struct fuse_server {
 static inline void fuse_reply(int fd, const struct fuse_in_header *in, int error,
                               void *data, size_t len)
 {
-    if (mr_fuse_reply(fd, in->unique, error, data, len) < 0)
+    const struct iovec body = {.iov_base = data, .iov_len = len};
+    int r = mr_fuse_reply(fd, in->unique, error, &body, len > 0 ? 1 : 0);
+
+    if (r < 0 && r != -ENOENT)
         perror("answer as FUSE server");
 }
 

@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "storage/lun/keeper.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "storage/base/cleanup.h"
+#include "storage/base/clock.h"
+#include "storage/base/fd.h"
+#include "storage/base/json.h"
+#include "storage/base/log.h"
+#include "storage/base/msg.h"
+#include "storage/lun/exits.h"
+#include "storage/lun/fuse_abort.h"
+#include "storage/lun/fuse_dev.h"
+#include "storage/lun/process.h"
+
+#define START_MS 10000
+#define STOP_MS 1000
+
+enum {
+    FD_NEWS,
+    FD_SERVER,  /* its end */
+    FD_CHANNEL, /* its answer */
+    FD_WORKER,
+    FD_CONTROL,
+    FD_COUNT = FD_CONTROL + MR_CONTROL_FDS,
+};
+
+/* --- towards the worker --- */
+
+static int receive_start(struct mr_keeper *k, struct mr_err *err)
+{
+    struct pollfd channel = {.fd = k->worker_fd, .events = POLLIN};
+
+    if (poll(&channel, 1, START_MS) <= 0 ||
+        mr_msg_recv(k->worker_fd, &k->message, NULL, MSG_DONTWAIT, err) <= 0)
+        return mr_fail(err, MR_E_INVALID_REQUEST, EINVAL, "no start message at fd %d",
+                       MR_LUN_CHANNEL_FD);
+    int r = mr_lun_start_decode(k->message, &k->start, err);
+    /* The servers read them in the message. */
+    explicit_bzero(k->start.password, sizeof(k->start.password));
+    explicit_bzero(k->start.mutual_password, sizeof(k->start.mutual_password));
+    return r;
+}
+
+/* Best effort: with the worker gone the mount's fd dies in the socket, and we end by
+ * that. */
+static void tell_worker(struct mr_keeper *k, struct json_object *json)
+{
+    struct mr_err err;
+    int fd = mr_json_get_bool(json, "ok", false) ? k->mount_fd : -1;
+
+    if (json && mr_msg_send(k->worker_fd, json, fd, MSG_DONTWAIT, &err) < 0)
+        mr_log(MR_LOG_WARNING, "no answer to the worker: %s", err.message);
+    mr_close(&k->worker_fd);
+    mr_close(&k->mount_fd);
+}
+
+static void fail_start(struct mr_keeper *k, const struct mr_err *err)
+{
+    MR_AUTO_JSON struct json_object *json = json_object_new_object();
+
+    mr_log(MR_LOG_ERR, "code=%s %s", mr_code_slug(err->code), err->message);
+    if (json) {
+        mr_json_set_bool(json, "ok", false);
+        mr_json_set(json, "error", mr_err_to_json(err));
+    }
+    tell_worker(k, json);
+    k->done = true;
+    k->exit_code = mr_exit_code(err->code);
+}
+
+/* --- the server's life --- */
+
+void mr_keeper_abort(struct mr_keeper *k)
+{
+    if (k->abort_fd >= 0)
+        (void)mr_fuse_abort(k->abort_fd);
+    mr_keeper_stop(k, STOP_MS);
+    /* Without the abort file: the last of these fds does the same. fs/fuse/dev.c,
+     * fuse_dev_release(). */
+    mr_close(&k->fuse_fd);
+    k->done = true;
+    k->exit_code = MR_EXIT_CRASHED;
+}
+
+/* Handled by all servers so far. */
+static uint64_t requests(const struct mr_keeper *k)
+{
+    const struct mr_page_counters *counters = &k->page->counters;
+
+    return atomic_load(&counters->reads) + atomic_load(&counters->writes) +
+           atomic_load(&counters->flushes) + atomic_load(&counters->discards) +
+           atomic_load(&counters->zeroes);
+}
+
+static void push_status(struct mr_keeper *k)
+{
+    MR_AUTO_JSON struct json_object *status = mr_keeper_status(k);
+
+    if (status)
+        mr_control_push(&k->control, status);
+}
+
+static void serving_starts(struct mr_keeper *k)
+{
+    struct mr_err err = {0};
+
+    if (mr_control_open(&k->control, k->start.runtime_dir, k->start.token, &err) < 0) {
+        fail_start(k, &err);
+        return;
+    }
+    k->serving = true;
+    mr_log(MR_LOG_INFO, "serving target=%s lun=%u size_bytes=%llu", k->start.target,
+           k->start.lun, (unsigned long long)atomic_load(&k->page->size_bytes));
+    MR_AUTO_JSON struct json_object *status = mr_keeper_status(k);
+    tell_worker(k, status);
+    mr_process_quiet();
+}
+
+/* It serves. */
+static void server_ready(struct mr_keeper *k)
+{
+    mr_close(&k->server.channel);
+    k->server.ready = true;
+    k->server.requests = requests(k);
+    if (k->server.on_trial) {
+        mr_close(&k->program_fd);
+        k->program_fd = mr_take_fd(&k->trial_fd);
+        k->server.on_trial = false;
+    }
+    if (k->serving)
+        push_status(k);
+    else
+        serving_starts(k);
+}
+
+static void start_server(struct mr_keeper *k)
+{
+    struct mr_err err = {0};
+    int64_t delay_ns;
+
+    k->restart_ns = 0;
+    if (mr_keeper_spawn(k, &err) == 0)
+        return;
+    if (!k->serving) {
+        fail_start(k, &err);
+        return;
+    }
+    k->trial_failed = k->trial_fd >= 0;
+    mr_close(&k->trial_fd);
+    delay_ns = mr_restart_after(&k->restart, mr_now_ns(), false);
+    if (delay_ns < 0)
+        mr_keeper_abort(k);
+    else
+        k->restart_ns = mr_now_ns() + delay_ns + 1;
+}
+
+static void server_crashed(struct mr_keeper *k, int end)
+{
+    const int64_t now_ns = mr_now_ns();
+    const bool served = k->server.ready && requests(k) != k->server.requests;
+    int64_t delay_ns = mr_restart_after(&k->restart, now_ns, served);
+
+    (void)snprintf(k->server_end, sizeof(k->server_end), "%s %d",
+                   end < 0 ? "signal" : "exit status", end < 0 ? -end : end);
+    if (k->server.on_trial) { /* back to what is known to work */
+        k->trial_failed = true;
+        mr_close(&k->trial_fd);
+    }
+    /* SIGPROF: its watchdog; what made it busy for ever would come again. */
+    if (delay_ns < 0 || end == -SIGPROF || !atomic_load(&k->page->can_resend)) {
+        mr_keeper_abort(k);
+        return;
+    }
+    k->restart_ns = now_ns + delay_ns + 1;
+    push_status(k);
+}
+
+static void server_ended(struct mr_keeper *k, const struct mr_err *said)
+{
+    const int end = mr_keeper_reap(k);
+    const bool meant = k->server.ready || !k->server.on_trial;
+    struct mr_err err = *said;
+
+    if (!k->serving) {
+        if (!err.message[0]) /* it said nothing */
+            (void)mr_fail(&err, MR_E_INTERNAL, EIO, "the server ended with %s %d",
+                          end < 0 ? "signal" : "exit status", end < 0 ? -end : end);
+        fail_start(k, &err);
+    } else if (end == MR_LUN_EXIT_RELEASED && meant) {
+        if (atomic_load(&k->page->logged_out))
+            mr_control_unlink(&k->control);
+        k->done = true;
+        k->exit_code = 0;
+    } else if (end == MR_LUN_EXIT_HANDED_OVER && meant) {
+        start_server(k);
+    } else {
+        server_crashed(k, end);
+    }
+}
+
+/* --- the loop --- */
+
+static bool is_starting(const struct mr_keeper_server *server)
+{
+    return server->pid != 0 && !server->ready;
+}
+
+/* What the server says and does; its words before its end. */
+static void handle_server(struct mr_keeper *k, const struct pollfd *fds, int64_t now_ns)
+{
+    struct mr_err err = {0};
+    int heard = 0;
+
+    if (k->server.channel >= 0 && (fds[FD_CHANNEL].revents || fds[FD_SERVER].revents))
+        heard = mr_keeper_hear(k, &err);
+    if (heard > 0)
+        server_ready(k);
+    if (fds[FD_SERVER].revents && k->server.pid != 0)
+        server_ended(k, &err);
+    else if (heard < 0 && heard != -EPIPE && !k->serving)
+        fail_start(k, &err);
+    else if (is_starting(&k->server) && now_ns >= k->server.ready_by_ns)
+        (void)pidfd_send_signal(k->server.pidfd, SIGKILL, NULL, 0); /* its end is seen */
+}
+
+static int poll_ms(int64_t until_ns)
+{
+    int64_t ms;
+
+    if (until_ns == INT64_MAX)
+        return -1;
+    ms = (until_ns - mr_now_ns() + MR_NS_PER_MS - 1) / MR_NS_PER_MS;
+    if (ms < 0)
+        return 0;
+    return ms < 60000 ? (int)ms : 60000;
+}
+
+static int64_t next_deadline(struct mr_keeper *k)
+{
+    int64_t next = mr_keeper_check_waits(k);
+
+    if (is_starting(&k->server) && k->server.ready_by_ns < next)
+        next = k->server.ready_by_ns;
+    if (k->restart_ns != 0 && k->restart_ns < next)
+        next = k->restart_ns;
+    return next;
+}
+
+static void take_news(struct mr_keeper *k)
+{
+    uint64_t count;
+
+    if (read(k->news_fd, &count, sizeof(count)) == (ssize_t)sizeof(count) && k->serving)
+        push_status(k);
+}
+
+/* One turn: waits for events, handles them. */
+static void turn(struct mr_keeper *k)
+{
+    struct pollfd fds[FD_COUNT] = {
+        [FD_NEWS] = {.fd = k->news_fd, .events = POLLIN},
+        [FD_SERVER] = {.fd = k->server.pid ? k->server.pidfd : -1, .events = POLLIN},
+        [FD_CHANNEL] = {.fd = k->server.channel, .events = POLLIN},
+        [FD_WORKER] = {.fd = k->worker_fd, .events = POLLIN},
+    };
+    int64_t next = next_deadline(k);
+
+    if (k->done)
+        return;
+    mr_control_poll(&k->control, fds + FD_CONTROL);
+    if (poll(fds, FD_COUNT, poll_ms(next)) < 0)
+        memset(fds, 0, sizeof(fds)); /* EINTR, ENOMEM: no events, the clock goes on */
+    if (fds[FD_NEWS].revents)
+        take_news(k);
+    handle_server(k, fds, mr_now_ns());
+    if (k->worker_fd >= 0 && fds[FD_WORKER].revents && !k->done) {
+        struct mr_err err;
+
+        (void)mr_fail(&err, MR_E_INTERNAL, ECANCELED, "the worker hung up");
+        fail_start(k, &err);
+    }
+    if (!k->done && k->restart_ns != 0 && mr_now_ns() >= k->restart_ns)
+        start_server(k);
+    if (!k->done)
+        mr_control_handle(&k->control, fds + FD_CONTROL, mr_keeper_answer, k);
+}
+
+/* --- start and end --- */
+
+static void warn_of_memory(const struct mr_keeper *k,
+                           const struct mr_process_protection *got)
+{
+    if (got->locked && got->io_flusher && got->oom_protected &&
+        !k->start.cgroup_problem[0])
+        return;
+    mr_log(MR_LOG_WARNING,
+           "memory protection is incomplete: mlockall=%s io_flusher=%s oom_score=%s "
+           "cgroup=%s",
+           got->locked ? "ok" : "no", got->io_flusher ? "ok" : "no",
+           got->oom_protected ? "ok" : "no",
+           k->start.cgroup_problem[0] ? k->start.cgroup_problem : "ok");
+}
+
+static int make_fds(struct mr_keeper *k, struct mr_err *err)
+{
+    k->order_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    k->news_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (k->order_fd < 0 || k->news_fd < 0)
+        return mr_fail(err, MR_E_INTERNAL, errno, "eventfd");
+    k->program_fd = mr_keeper_program(NULL);
+    if (k->program_fd < 0)
+        return mr_fail(err, MR_E_INTERNAL, -k->program_fd, "open '/proc/self/exe'");
+    int r = mr_page_create(&k->page_fd, &k->page, err);
+    if (r < 0)
+        return r;
+    atomic_store(&k->page->timeout_ms, k->start.timeout_ms);
+    atomic_store(&k->page->replacement_ms, k->start.replacement_ms);
+    atomic_store(&k->page->state_wall_ms, mr_wall_ms());
+    return 0;
+}
+
+/* The mount is made before there is a server, which can read from its fd at once. What
+ * INIT says bounds the requests: max_read is but the most there can be. */
+static int make_mount(struct mr_keeper *k, struct mr_err *err)
+{
+    char mark[MR_MARK_TEXT];
+    int r = mr_fuse_open(&k->fuse_fd, err);
+
+    mr_mark(mark, k->start.token, k->start.runtime_dir);
+    if (r == 0)
+        r = mr_fuse_mount(k->fuse_fd, mark, MR_FUSE_DATA_MAX, &k->mount_fd, err);
+    if (r < 0)
+        return r;
+    r = mr_fuse_abort_open(k->mount_fd, &k->connection, &k->abort_fd);
+    if (r < 0)
+        mr_log(MR_LOG_WARNING, "the FUSE connection cannot be aborted by its file: %s",
+               strerror(-r));
+    return 0;
+}
+
+static int set_up(struct mr_keeper *k, struct mr_err *err)
+{
+    struct mr_process_protection got;
+    int r = receive_start(k, err);
+
+    if (r < 0)
+        return r;
+    mr_process_protect(MR_PROCESS_KEEPER_HEAP, &got);
+    warn_of_memory(k, &got);
+    r = make_fds(k, err);
+    if (r == 0)
+        r = make_mount(k, err);
+    if (r == 0)
+        r = mr_keeper_spawn(k, err);
+    return r;
+}
+
+static void tear_down(struct mr_keeper *k)
+{
+    int *const fds[] = {&k->worker_fd, &k->mount_fd, &k->fuse_fd,
+                        &k->abort_fd,  &k->page_fd,  &k->order_fd,
+                        &k->news_fd,   &k->trial_fd, &k->program_fd};
+
+    /* After a failed start it gets the chance to log out. */
+    mr_close(&k->server.channel);
+    mr_close(&k->mount_fd);
+    if (k->server.pid != 0) {
+        struct pollfd end = {.fd = k->server.pidfd, .events = POLLIN};
+
+        (void)poll(&end, 1, 2 * STOP_MS);
+    }
+    mr_keeper_stop(k, STOP_MS);
+    mr_control_close(&k->control);
+    for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+        mr_close(fds[i]);
+    mr_page_unmap(k->page);
+    (void)json_object_put(k->message);
+}
+
+int mr_keeper_main(void)
+{
+    static struct mr_keeper keeper = {
+        .worker_fd = MR_LUN_CHANNEL_FD,
+        .fuse_fd = -1,
+        .mount_fd = -1,
+        .abort_fd = -1,
+        .page_fd = -1,
+        .order_fd = -1,
+        .news_fd = -1,
+        .program_fd = -1,
+        .trial_fd = -1,
+        .server = {.pidfd = -1, .channel = -1},
+    };
+    struct mr_err err = {0};
+
+    mr_control_init(&keeper.control);
+    if (set_up(&keeper, &err) < 0)
+        fail_start(&keeper, &err);
+    while (!keeper.done)
+        turn(&keeper);
+    tear_down(&keeper);
+    return keeper.exit_code;
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * mooring-lun serve, the keeper of one LUN: it holds the FUSE connection, the page, the
+ * source's lock and the control socket, and starts the server that does the I/O
+ * (mooring-lun io), again and again if need be. After the start it asks for no memory. It
+ * ends when the kernel has released the file, or when the connection had to be aborted.
+ * The end of the keeper is the end of the attachment: its server dies with it.
+ */
+#ifndef MR_STORAGE_LUN_KEEPER_H
+#define MR_STORAGE_LUN_KEEPER_H
+
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "storage/base/err.h"
+#include "storage/lun/control.h"
+#include "storage/lun/page.h"
+#include "storage/lun/restart.h"
+#include "storage/lun/start.h"
+
+struct mr_keeper_server {
+    pid_t pid; /* 0: none */
+    uint64_t start_time;
+    int pidfd;
+    int channel; /* -1 once it serves */
+    int64_t ready_by_ns;
+    bool ready;
+    bool on_trial;     /* of trial_fd, not of program_fd */
+    uint64_t requests; /* that there had been when it was ready */
+};
+
+struct mr_keeper {
+    struct mr_lun_start start;
+    struct json_object *message; /* as it came, for the servers: holds secrets */
+    int worker_fd;               /* -1 once it has its answer */
+    int fuse_fd;
+    int mount_fd; /* -1 once the worker has it */
+    int abort_fd; /* -1: there is no other way than to end everything */
+    uint32_t connection;
+    int page_fd;
+    int order_fd;
+    int news_fd;
+    int program_fd; /* what we are */
+    int trial_fd;   /* for the next hand-over, or -1 */
+    struct mr_page *page;
+    struct mr_control control;
+    struct mr_keeper_server server;
+    struct mr_restart restart;
+    int64_t restart_ns;  /* when the next server is due, 0: not */
+    char server_end[40]; /* how the last crashed one ended */
+    bool trial_failed;   /* the program of the last hand-over did not serve */
+    bool serving;        /* the worker was told that all is well */
+    bool done;
+    int exit_code;
+};
+
+/* The whole life; the exit status. */
+int mr_keeper_main(void);
+
+/* --- keeper_server.c --- */
+
+/* An fd of the program that runs here, or of the one at path. At a number that no child
+ * gets for something else. Negative errno. */
+int mr_keeper_program(const char *path);
+/* Starts a server with everything it needs. */
+int mr_keeper_spawn(struct mr_keeper *k, struct mr_err *err);
+/* Its answer may be there: 0 not yet, 1 it serves, -EPIPE: it gave none, or another
+ * negative errno: *err is its answer. */
+int mr_keeper_hear(struct mr_keeper *k, struct mr_err *err);
+/* It ends, by force if it must; waits for that at most limit_ms. */
+void mr_keeper_stop(struct mr_keeper *k, int64_t limit_ms);
+/* It has ended: reaps it. Its exit status, or minus the signal. */
+int mr_keeper_reap(struct mr_keeper *k);
+
+/* --- keeper_verbs.c --- */
+
+/* mr_control_fn; ctx is the keeper. */
+struct json_object *mr_keeper_answer(void *ctx, struct mr_control_client *client,
+                                     struct json_object *request);
+/* Answers whoever waits for what is there now, or has waited for too long. Returns when
+ * the next one has. */
+int64_t mr_keeper_check_waits(struct mr_keeper *k);
+struct json_object *mr_keeper_status(const struct mr_keeper *k);
+
+/* --- keeper.c --- */
+
+/* Everything fails from now on, whatever the server does; the keeper is done. */
+void mr_keeper_abort(struct mr_keeper *k);
+
+#endif

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Between link.c and link_login.c: logins, and what a new session has to prove before it
+ * is used.
+ */
+#ifndef MR_STORAGE_LUN_LINK_LOGIN_H
+#define MR_STORAGE_LUN_LINK_LOGIN_H
+
+#include <stdint.h>
+
+#include "storage/lun/link.h"
+
+/* --- link_login.c --- */
+
+/* One round of logins, to each portal in turn until one is good. */
+void mr_link_try(struct mr_link *link);
+/* Until when a question in a session that is up must be answered. */
+int64_t mr_link_deadline(const struct mr_link *link);
+uint32_t mr_link_random(void);
+
+/* --- link.c --- */
+
+/* The session passed everything. */
+void mr_link_go_up(struct mr_link *link);
+/* A final state: the session, if there is one, ends without a logout. */
+void mr_link_give_up(struct mr_link *link, enum mr_link_state state, const char *reason);
+/* The same after a logout, for a session in which nothing can be sent that does harm. */
+void mr_link_stop(struct mr_link *link, enum mr_link_state state, const char *reason);
+/* The LUN has grown; requests run. */
+void mr_link_grow(struct mr_link *link, uint64_t size_bytes);
+void mr_link_news(struct mr_link *link);
+
+#endif

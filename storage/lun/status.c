@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "storage/lun/status.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "storage/base/clock.h"
+#include "storage/base/fd.h"
+#include "storage/base/json.h"
+#include "storage/lun/control.h"
+
+#define KEY_TEXT 19 /* "0x" and 16 digits */
+
+static int64_t read_counter(const _Atomic uint64_t *counter)
+{
+    return (int64_t)atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static struct json_object *counters_json(const struct mr_page_counters *counters)
+{
+    const struct {
+        const char *name;
+        const _Atomic uint64_t *value;
+    } all[] = {
+        {"reads", &counters->reads},
+        {"writes", &counters->writes},
+        {"flushes", &counters->flushes},
+        {"discards", &counters->discards},
+        {"zeroes", &counters->zeroes},
+        {"read_bytes", &counters->read_bytes},
+        {"written_bytes", &counters->written_bytes},
+        {"errors", &counters->errors},
+        {"retries", &counters->retries},
+        {"unit_attentions", &counters->unit_attentions},
+        {"power_on_resets", &counters->power_on_resets},
+        {"logins", &counters->logins},
+        {"lost_sessions", &counters->lost_sessions},
+        {"replayed", &counters->replayed},
+        {"resent", &counters->resent},
+        {"stalls_ns_max", &counters->stalls_ns_max},
+    };
+    struct json_object *json = json_object_new_object();
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        mr_json_set_int(json, all[i].name, read_counter(all[i].value));
+    return json;
+}
+
+static void set_time(struct json_object *json, const char *key, int64_t wall_ms)
+{
+    char text[MR_TIME_TEXT];
+
+    mr_json_set_string(json, key, wall_ms > 0 ? mr_time_text(wall_ms, text) : NULL);
+}
+
+static const char *key_text(uint64_t key, char dst[KEY_TEXT])
+{
+    (void)snprintf(dst, KEY_TEXT, "0x%016" PRIx64, key);
+    return dst;
+}
+
+static struct json_object *fencing_json(const struct mr_page *page)
+{
+    struct json_object *json = json_object_new_object();
+    struct json_object *keys = json_object_new_array();
+    struct mr_page_fence fence;
+    char text[KEY_TEXT];
+
+    (void)mr_page_read_fence(page, &fence);
+    for (uint32_t i = 0; i < fence.key_count && i < MR_FENCE_KEYS_MAX; i++)
+        (void)json_object_array_add(
+            keys, json_object_new_string(key_text(fence.keys[i], text)));
+    mr_json_set_string(json, "mode", "reserve");
+    mr_json_set_string(json, "key", fence.key ? key_text(fence.key, text) : NULL);
+    mr_json_set_bool(json, "registered", fence.registered);
+    mr_json_set_string(json, "holder",
+                       fence.holder ? key_text(fence.holder, text) : NULL);
+    mr_json_set_int(json, "type", fence.type);
+    mr_json_set_int(json, "generation", fence.generation);
+    mr_json_set(json, "keys", keys);
+    set_time(json, "checked_at", fence.checked_wall_ms);
+    return json;
+}
+
+static const char *portal_text(const struct mr_page *page)
+{
+    unsigned portal = atomic_load(&page->portal);
+
+    return atomic_load(&page->known) && portal < page->portal_count &&
+                   portal < MR_LUN_PORTALS_MAX
+               ? page->portals[portal]
+               : "";
+}
+
+static struct json_object *transport_json(const struct mr_lun_status *from,
+                                          const char *state, const char *reason)
+{
+    const struct mr_page *page = from->page;
+    struct json_object *json = json_object_new_object();
+
+    mr_json_set_string(json, "state", state);
+    set_time(json, "since", atomic_load(&page->state_wall_ms));
+    if (reason[0])
+        mr_json_set_text(json, "reason", reason);
+    mr_json_set_string(json, "portal", portal_text(page));
+    mr_json_set_int(json, "timeout_ms", atomic_load(&page->timeout_ms));
+    mr_json_set_int(json, "replacement_ms", atomic_load(&page->replacement_ms));
+    mr_json_set_string(json, "header_digest",
+                       from->start->header_digest ? "crc32c" : "none");
+    return json;
+}
+
+static struct json_object *memory_json(const struct mr_lun_status *from)
+{
+    const struct mr_page *page = from->page;
+    struct json_object *json = json_object_new_object();
+
+    mr_json_set_bool(json, "locked", atomic_load(&page->memory_locked));
+    mr_json_set_bool(json, "io_flusher", atomic_load(&page->io_flusher));
+    mr_json_set_bool(json, "oom_protected", atomic_load(&page->oom_protected));
+    if (from->start->cgroup[0])
+        mr_json_set_text(json, "cgroup", from->start->cgroup);
+    return json;
+}
+
+/* Who speaks. */
+static struct json_object *head_json(const struct mr_lun_status *from)
+{
+    struct json_object *json = json_object_new_object();
+
+    if (!json)
+        return NULL;
+    mr_control_say_version(json);
+    mr_json_set_bool(json, "ok", true);
+    mr_json_set_string(json, "token", from->start->token);
+    mr_json_set_int(json, "pid", getpid());
+    mr_json_set_int(json, "start_time", (int64_t)mr_process_start_time(getpid()));
+    return json;
+}
+
+static void say_lun(const struct mr_lun_status *from, struct json_object *json)
+{
+    const struct mr_page *page = from->page;
+    const bool known = atomic_load(&page->known);
+    const uint64_t size = known ? atomic_load(&page->size_bytes) : 0;
+
+    mr_json_set_string(json, "target", from->start->target);
+    mr_json_set_int(json, "lun", from->start->lun);
+    mr_json_set_string(json, "portal", portal_text(page));
+    mr_json_set_int(json, "size_bytes", (int64_t)size);
+    mr_json_set_int(json, "block_size", known ? page->facts.block_size : 0);
+    mr_json_set_text(json, "serial", known ? page->facts.serial : "");
+    mr_json_set_text(json, "wwn", known ? page->facts.wwn : "");
+    mr_json_set_bool(json, "writable", known && page->geometry.writable);
+}
+
+static void say_server(const struct mr_lun_status *from, struct json_object *json)
+{
+    mr_json_set_int(json, "server_pid", from->server_pid);
+    mr_json_set_int(json, "server_start_time", (int64_t)from->server_start_time);
+    mr_json_set_int(json, "servers", atomic_load(&from->page->servers));
+    if (from->server_end[0])
+        mr_json_set_string(json, "server_end", from->server_end);
+    mr_json_set_int(json, "fuse_connection", from->fuse_connection);
+    mr_json_set_int(json, "opens", atomic_load(&from->page->opens));
+}
+
+struct json_object *mr_lun_stats(const struct mr_lun_status *from)
+{
+    struct json_object *json = head_json(from);
+
+    if (!json)
+        return NULL;
+    mr_json_set_string(
+        json, "state",
+        mr_link_state_name((enum mr_link_state)atomic_load(&from->page->state)));
+    mr_json_set_int(json, "in_flight", atomic_load(&from->page->in_flight));
+    mr_json_set(json, "counters", counters_json(&from->page->counters));
+    return json;
+}
+
+struct json_object *mr_lun_status(const struct mr_lun_status *from)
+{
+    const struct mr_page *page = from->page;
+    const enum mr_link_state link = (enum mr_link_state)atomic_load(&page->state);
+    struct json_object *json = mr_lun_stats(from);
+    char reason[MR_PAGE_REASON];
+
+    if (!json)
+        return NULL;
+    (void)mr_page_read_text(&page->reason, reason);
+    say_lun(from, json);
+    mr_json_set_bool(json, "cut", link == MR_LINK_CUT);
+    if (link != MR_LINK_UP && reason[0])
+        mr_json_set_text(json, "down_reason", reason);
+    say_server(from, json);
+    mr_json_set(json, "transport",
+                transport_json(from, mr_link_state_name(link), reason));
+    if (from->start->reserve)
+        mr_json_set(json, "fencing", fencing_json(page));
+    mr_json_set(json, "memory", memory_json(from));
+    return json;
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a keeper says about the LUN: its status document, read from the page. Asks nobody:
+ * a server that is stuck or stopped changes nothing about it.
+ */
+#ifndef MR_STORAGE_LUN_STATUS_H
+#define MR_STORAGE_LUN_STATUS_H
+
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "storage/lun/page.h"
+#include "storage/lun/start.h"
+
+struct mr_lun_status {
+    const struct mr_lun_start *start;
+    const struct mr_page *page;
+    pid_t server_pid; /* 0: none at the moment */
+    uint64_t server_start_time;
+    const char *server_end;   /* how the last one that crashed did, or "" */
+    uint32_t fuse_connection; /* 0: not known */
+};
+
+/* {version, oldest, program_version, ok, token, pid, start_time, state, target, lun,
+ * portal, size_bytes, block_size, serial, wwn, writable, in_flight, cut, down_reason?,
+ * server_pid, server_start_time, servers, server_end?, fuse_connection, opens, transport:
+ * {state, since, reason?, portal, timeout_ms, replacement_ms, header_digest}, fencing?:
+ * {mode, key, registered, holder, type, generation, keys, checked_at}, memory: {locked,
+ * io_flusher, oom_protected, cgroup?}, counters}. New reference, NULL when out of memory.
+ */
+struct json_object *mr_lun_status(const struct mr_lun_status *from);
+
+/* The counters alone, and who they are of. */
+struct json_object *mr_lun_stats(const struct mr_lun_status *from);
+
+#endif
