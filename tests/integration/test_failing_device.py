@@ -47,7 +47,7 @@ def assert_lost_until_accepted(a, doc):
 def test_target_gone_during_the_unmount(agent, target, proxy, image, how):
     """The connection breaks, or everything on it gets lost, while the data is being written out."""
     a = agent(config={"iscsi": {"timeout_seconds": TIMEOUT_S}})
-    doc = a.attach("v", target.spec(portals=[proxy.portal]))
+    doc = a.attach("v", target.spec(portals=[proxy.portal], replacement=0))
     make_dirty(doc, 16)
     with Heartbeat(a, image(64 * MIB)):
         proxy.at_write = getattr(proxy, how)

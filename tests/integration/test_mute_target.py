@@ -33,7 +33,7 @@ def test_silent_in_the_middle_of_an_attach(agent, target, image):
     a = agent(config={"iscsi": {"timeout_seconds": TIMEOUT_S}})
     other = image(64 << 20)
     with Heartbeat(a, other):
-        operation = a.put("v", target.spec(), wait=0).expect(202).operation
+        operation = a.put("v", target.spec(replacement=0), wait=0).expect(202).operation
         eventually(target.connections, 10, "logged in", interval=0.001)
         target.stop()
         done = a.operation(operation, wait=60)
@@ -48,7 +48,7 @@ def test_silent_in_the_middle_of_an_attach(agent, target, image):
 def test_silent_during_detach_with_dirty_data(agent, target, image):
     a = agent(config={"iscsi": {"timeout_seconds": TIMEOUT_S}})
     other = image(64 << 20)
-    doc = a.attach("v", target.spec(fs="xfs"))
+    doc = a.attach("v", target.spec(fs="xfs", replacement=0))
     with Heartbeat(a, other):
         pathlib.Path(doc["mount_path"], "dirty").write_bytes(os.urandom(8 << 20))
         target.stop()
@@ -68,7 +68,7 @@ def test_silent_during_detach_with_dirty_data(agent, target, image):
 
 def test_killed_target_gives_errors_not_hangs(agent, target, image):
     a = agent(config={"iscsi": {"timeout_seconds": TIMEOUT_S}})
-    doc = a.attach("v", target.spec())
+    doc = a.attach("v", target.spec(replacement=0))
     target.kill()
     with pytest.raises(OSError):
         with open(pathlib.Path(doc["mount_path"], "f"), "wb") as file:
@@ -85,7 +85,7 @@ def test_stopped_lun_process_wedges_its_volume_only(agent, target, image):
     other = image(64 << 20)
     doc = a.attach("v", target.spec())
     pathlib.Path(doc["mount_path"], "dirty").write_bytes(os.urandom(1 << 20))
-    [lun] = kernel.our_processes("mooring-lun")
+    [lun] = kernel.our_processes("mooring-lun-io")
     os.kill(lun.pid, signal.SIGSTOP)
     try:
         with Heartbeat(a, other):

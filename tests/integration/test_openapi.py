@@ -92,6 +92,11 @@ def test_states_and_steps_are_the_same_in_both_directions():
     assert set(enum_of("Step")) == set(steps) - {"inspect"} and len(steps) > 5
 
 
+def test_states_of_a_transport_are_the_same_in_both_directions():
+    states = table("storage/transport.c", r'\[MR_TRANSPORT_\w+\] = "(\w+)"')
+    assert set(enum_of("Transport", "properties", "state")) == set(states) - {"unknown"} and len(states) == 9
+
+
 ACTION_ROWS = table("storage/holder_kind.c", r'\[MR_ACTION_(\w+)\]\s*=\s*\{"([a-z-]+)", (true|false), (true|false)\}')
 ACTION_BITS = dict(table("storage/holder_kind.c", r"#define (\w+) BIT\(MR_ACTION_(\w+)\)"))
 KIND_ROWS = table("storage/holder_kind.c", r'\[MR_HOLDER_\w+\]\s*=\s*\{"([a-z-]+)",\s*([A-Z0-9 |]+),\s*((?:"[^"]*"\s*)+)\}')
@@ -154,7 +159,7 @@ EXAMPLES = {
     "ActionResult": "ActionResult", "ForgetRequest": "ForgetRequest", "HistoryPage": "HistoryPage",
     "OrphanPage": "OrphanPage", "Reconciliation": "Reconciliation", "InvalidRequest": "Problem",
     "SourceInUse": "Problem", "LossNotAccepted": "Problem", "UnknownField": "Problem", "Recovering": "Problem",
-    "JournalUnavailable": "Problem",
+    "JournalUnavailable": "Problem", "Discovery": "Discovery", "Preflight": "Preflight",
 }
 
 

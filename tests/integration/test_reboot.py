@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from mooring import kernel
+from mooring import kernel, leaks
 from mooring.journal import OTHER_BOOT, Journal
 from mooring.kernel import mounts_at, run
 from mooring.wait import eventually, never
@@ -47,10 +47,11 @@ def power_off(a, documents):
 
 
 def nothing_is_done(a, documents):
+    paths = {d["spec"]["source"]["path"] for d in documents if "path" in d["spec"]["source"]}
+
     def done():
         return [d["id"] for d in documents if mounts_at(d["mount_path"])] or \
-            kernel.our_processes("mooring-lun") or [n for n in kernel.bound_loops() if kernel.loop_bound(n) in (
-                d["spec"]["source"].get("path") for d in documents)]
+            kernel.our_processes("mooring-lun") or [n for n in kernel.bound_loops() if kernel.loop_bound(n) in paths]
     never(done, 0.7, "attached by nobody's word")
 
 
@@ -114,7 +115,7 @@ def test_half_done_attach_of_the_earlier_boot(agent, target, where):
         eventually(lambda: kernel.our_processes("mooring-lun"), 10, "it logs in")
         a.kill9()
         for process in kernel.our_processes():
-            os.kill(process.pid, 9)
+            leaks._signal(process.pid, 9)
         target.cont()
     else:
         documents = [a.attach("t", spec)]

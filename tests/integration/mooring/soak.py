@@ -21,22 +21,23 @@ ENDINGS = (0.5, 0.3, 0.2)  # how often a cycle ends: detached, attached, in the 
 
 
 def lun_servers(targets):
-    """{volume: pid} of the servers that have a connection; targets: {volume: its own Target}."""
+    """{volume: pid of the keeper} of the servers that have a connection; targets: {volume: its own Target}."""
     inodes = {}
     for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         inodes[fields[9]] = int(fields[2].rsplit(":", 1)[1], 16)
     ports = {target.port: volume for volume, target in targets.items()}
     found = {}
-    for process in kernel.our_processes("mooring-lun"):
+    keepers = {process.pid for process in kernel.our_processes("mooring-lun")}
+    for process in kernel.our_processes("mooring-lun-io"):
         try:
             links = [os.readlink(fd) for fd in pathlib.Path(f"/proc/{process.pid}/fd").iterdir()]
         except OSError:
             continue  # ended meanwhile
         for link in links:
             volume = ports.get(inodes.get(link.removeprefix("socket:[").removesuffix("]")))
-            if volume:
-                found[volume] = process.pid
+            if volume and process.parent in keepers:
+                found[volume] = process.parent
     return found
 
 

@@ -23,12 +23,13 @@ class Target:
 
     numbers = itertools.count(1)
 
-    def __init__(self, base, chap=None, name=None, mutual=None, network=None, address=None):
+    def __init__(self, base, chap=None, name=None, mutual=None, network=None, address=None, tid=1):
         number = next(self.numbers)
         self.base = base
         self.chap = chap
         self.mutual = mutual
         self.network = network
+        self.tid = tid  # two tgtd give LUNs of the same number the same WWN, but for this
         self.address = address or (network.target_address if network else "127.0.0.1")
         self.name = name or f"iqn.2026-11.example.test:target{os.getpid()}.{number}"
         self.control = f"{base}/tgt{number}"
@@ -69,15 +70,15 @@ class Target:
         return run(*argv, check=check, env={**os.environ, "TGT_IPC_SOCKET": self.control}, timeout=10)
 
     def _configure(self):
-        self.admin("new", mode="target", tid=1, targetname=self.name)
-        self.admin("bind", mode="target", tid=1,
+        self.admin("new", mode="target", tid=self.tid, targetname=self.name)
+        self.admin("bind", mode="target", tid=self.tid,
                    initiator_address=self.network.agent_address if self.network else "127.0.0.1")
         if self.chap:
             self.admin("new", mode="account", user=self.chap[0], password=self.chap[1])
-            self.admin("bind", mode="account", tid=1, user=self.chap[0])
+            self.admin("bind", mode="account", tid=self.tid, user=self.chap[0])
         if self.mutual:
             self.admin("new", mode="account", user=self.mutual[0], password=self.mutual[1])
-            run("tgtadm", "-C", "1", "--lld", "iscsi", "--op", "bind", "--mode", "account", "--tid", "1", "--user",
+            run("tgtadm", "-C", "1", "--lld", "iscsi", "--op", "bind", "--mode", "account", "--tid", str(self.tid), "--user",
                 self.mutual[0], "--outgoing", env={**os.environ, "TGT_IPC_SOCKET": self.control}, timeout=10)
 
     def add_lun(self, size=320 << 20, path=None, block_size=512, thin=False):
@@ -94,20 +95,23 @@ class Target:
 
     def _export(self, lun):
         block_size, thin = self.options[lun]
-        self.admin("new", mode="logicalunit", tid=1, lun=lun, backing_store=self.luns[lun], blocksize=block_size)
+        self.admin("new", mode="logicalunit", tid=self.tid, lun=lun, backing_store=self.luns[lun], blocksize=block_size)
         if thin:
-            self.admin("update", mode="logicalunit", tid=1, lun=lun, params="thin_provisioning=1")
+            self.admin("update", mode="logicalunit", tid=self.tid, lun=lun, params="thin_provisioning=1")
 
-    def spec(self, lun=1, fs="xfs", fmt="if-blank", chap=None, portals=None, target=None, **more):
+    def spec(self, lun=1, fs="xfs", fmt="if-blank", chap=None, portals=None, target=None, replacement=None, **more):
+        """replacement: seconds until requests that wait for a session fail; 0: at once."""
         source = {"driver": "iscsi", "portals": portals or [self.portal], "target": target or self.name, "lun": lun}
         if chap or self.chap:
             user, password = chap or self.chap
             source["chap"] = {"username": user, "password": password}
+        if replacement is not None:
+            source["replacement_timeout_s"] = replacement
         return {"source": source, "filesystem": {"type": fs, "format": fmt, **more.pop("filesystem", {})}, **more}
 
     def connections(self):
         """Open sessions as (session, connection, address)."""
-        shown = self.admin("show", mode="conn", tid=1).stdout
+        shown = self.admin("show", mode="conn", tid=self.tid).stdout
         return re.findall(r"Session: (\d+)\s+Connection: (\d+)\s+Initiator: \S+\s+IP Address: (\S+)", shown)
 
     # --- faults ---

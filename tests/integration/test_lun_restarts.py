@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server of a LUN dies, is stopped, is exchanged: who uses the volume notices a pause at most."""
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from mooring import kernel, lun
+from mooring.load import Load
+from mooring.wait import eventually
+
+KILLS = int(os.environ.get("MOORING_LUN_KILLS", "16"))
+
+
+def fio(path, *options, seconds=None):
+    """Starts fio(1) with verification of everything that it writes."""
+    argv = ["fio", "--name=v", f"--filename={path}", "--direct=1", "--verify=crc32c", "--verify_fatal=1",
+            "--output-format=terse", "--rw=randwrite", *options]
+    if seconds:
+        argv += ["--time_based", f"--runtime={seconds}"]
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            cwd="/tmp")
+
+
+def ended(process, timeout):
+    try:
+        said, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    assert process.returncode == 0, said
+
+
+def exchanged(pid, timeout=10):
+    """Waits for another server."""
+    return eventually(lambda: [p for p in lun.servers() if p.pid != pid], timeout, "a new server")[0]
+
+
+def test_server_killed_again_and_again_under_load(agent, target):
+    a = agent()
+    doc = a.attach("v", target.spec())
+    before = lun.status(a)
+    work = fio(doc["mount_path"] + "/fio", "--bs=4k", "--size=48m", "--iodepth=32", "--ioengine=io_uring", "--loops=4")
+    with Load(doc["mount_path"]) as load:
+        for _ in range(KILLS):
+            [server] = lun.servers()
+            os.kill(server.pid, signal.SIGKILL)
+            exchanged(server.pid)
+            load.goes_on(30)
+    ended(work, 180)
+    after = lun.status(a)
+    print(f"{KILLS} kills, longest stall {load.longest_s:.2f} s, {load.check()} files equal, "
+          f"counters {after['counters']}")
+    assert load.errors == []
+    assert after["servers"] == before["servers"] + KILLS and after["pid"] == before["pid"]
+    assert after["counters"]["resent"] > 0, "requests were with a server when it died"
+    assert after["counters"]["writes"] > before["counters"]["writes"], "counters outlive a server"
+    assert a.get("v").json["state"] == "attached"
+    a.detach("v")
+    kernel.run("xfs_repair", "-n", target.luns[1])
+
+
+def test_exchange_under_load(agent, target):
+    """hand-over: nothing is in flight while the servers change."""
+    a = agent()
+    doc = a.attach("v", target.spec(fs="ext4"))
+    work = fio(doc["mount_path"] + "/fio", "--bsrange=512-256k", "--size=64m", "--iodepth=16", "--ioengine=io_uring",
+               "--loops=2")
+    with Load(doc["mount_path"]) as load:
+        for _ in range(5):
+            [server] = lun.servers()
+            lun.control(a, "hand-over")
+            exchanged(server.pid)
+            load.goes_on(30)
+    ended(work, 180)
+    status = lun.status(a)
+    print(f"longest stall {load.longest_s:.2f} s; {status['counters']}")
+    assert load.errors == [] and load.check()
+    assert status["counters"]["resent"] == 0, "it was drained"
+    a.detach("v")
+    kernel.run("e2fsck", "-fn", target.luns[1])
+
+
+def test_stopped_server_can_be_aborted(agent, target):
+    a = agent()
+    doc = a.attach("v", target.spec())
+    with Load(doc["mount_path"]) as load:
+        [server] = lun.servers()
+        os.kill(server.pid, signal.SIGSTOP)
+        time.sleep(1)
+        count = load.count
+        started = time.monotonic()
+        lun.control(a, "abort")
+        eventually(lambda: load.errors, 10, "an I/O error", interval=0.02)
+        took = time.monotonic() - started
+    print(f"EIO {took:.2f} s after the abort; {load.count - count} writes since")
+    assert took < 2
+    eventually(lambda: a.get("v").json["state"] == "failed", 10, "the volume says so")
+    a.delete("v", wait=30, accept_data_loss="true").expect(200)
+    again = a.attach("v", target.spec())
+    load.check(again["mount_path"])
+    a.detach("v")
+
+
+def test_keeper_takes_its_server_along(agent, target):
+    a = agent()
+    a.attach("v", target.spec(fs="ext4"))
+    [keeper], [server] = lun.keepers(), lun.servers()
+    os.kill(keeper.pid, signal.SIGKILL)
+    eventually(lambda: not kernel.alive(server.pid), 5, "the server ends with its keeper")
+    eventually(lambda: a.get("v").json["state"] == "failed", 5, "the volume has failed")
+    a.delete("v", wait=30, accept_data_loss="true").expect(200)
+
+
+def test_server_that_dies_at_once_is_given_up(agent, target):
+    """No endless loop of restarts: the file fails instead."""
+    a = agent()
+    a.attach("v", target.spec(fs="ext4"))
+    [keeper] = lun.keepers()
+
+    def killed():
+        for server in lun.servers():
+            os.kill(server.pid, signal.SIGKILL)
+        return not kernel.alive(keeper.pid)
+
+    eventually(killed, 60, "the keeper gives up", interval=0.02)
+    eventually(lambda: a.get("v").json["state"] == "failed", 5, "the volume has failed")
+    a.delete("v", wait=30, accept_data_loss="true").expect(200)
+
+
+@pytest.mark.parametrize("how", ["stop", "kill9"])
+def test_agent_finds_the_attachment_again(agent, target, how):
+    a = agent()
+    doc = a.attach("v", target.spec(fs="ext4"))
+    before = lun.status(a)
+    with Load(doc["mount_path"]) as load:
+        getattr(a, how)()
+        os.kill(lun.servers()[0].pid, signal.SIGKILL)
+        load.goes_on(30)
+        a.start()
+        load.goes_on(30)
+    assert load.errors == []
+    now = eventually(lambda: (d := a.get("v").json)["transport"] and d, 5, "the agent is told about the transport")
+    assert now["state"] == "attached" and now["transport"]["state"] == "up"
+    assert lun.status(a)["pid"] == before["pid"]
+    a.detach("v")
