@@ -86,7 +86,6 @@ static void settle(struct mr_slot *slot, bool again)
     struct mr_io *io = slot->io;
 
     slot->again = again;
-    slot->number = io->commands + 1;
     slot->state = MR_SLOT_SETTLING;
     if (slot->task && slot->task->xfer_dir != SCSI_XFER_WRITE) {
         mr_command_forget(slot);
@@ -94,13 +93,6 @@ static void settle(struct mr_slot *slot, bool again)
     }
     if (again || slot->task)
         TAILQ_INSERT_TAIL(&io->work, slot, work);
-}
-
-/* libiscsi sends in the order of CmdSN, and a slot's number is that of the first command
- * queued after the answer: with that one at the target all of this one has been sent. */
-bool mr_command_settled(const struct mr_slot *slot, bool sent_all)
-{
-    return sent_all || slot->io->answered >= slot->number;
 }
 
 static void again(struct mr_slot *slot, int64_t due_ns)
@@ -174,8 +166,6 @@ static void take_answer(struct mr_slot *slot, int status, const struct scsi_task
     io->attention |= attention;
     if (attention & MR_ATTENTION_RESET)
         mr_io_add(&io->page->counters.power_on_resets, 1);
-    if (slot->number > io->answered)
-        io->answered = slot->number;
     /* Also one that failed may have been done in part. */
     io->changes += changes_lun(slot);
     if (answer.kind == MR_ANSWER_GOOD && short_transfer(slot, task))
@@ -275,7 +265,6 @@ void mr_command_send(struct mr_slot *slot)
     }
     slot->issued_ns = io->now_ns;
     slot->changes = io->changes;
-    slot->number = ++io->commands;
     slot->sent = true;
     slot->state = MR_SLOT_AT_TARGET;
     io->lone = !changes_lun(slot);

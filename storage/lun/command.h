@@ -23,10 +23,6 @@ void mr_command_send(struct mr_slot *slot);
 /* Frees what the command at libiscsi needed: it can have no reference any more. */
 void mr_command_forget(struct mr_slot *slot);
 
-/* Nothing that libiscsi has still to send refers to the slot. sent_all: it has nothing to
- * send. Only for a SETTLING slot. */
-bool mr_command_settled(const struct mr_slot *slot, bool sent_all);
-
 /* --- from io.c --- */
 
 bool mr_io_usable(const struct mr_io *io);

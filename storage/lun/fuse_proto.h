@@ -12,9 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MR_FUSE_DATA_MAX                                                                 \
-    (1u << 20) /* fs.fuse.max_pages_limit is 256 pages by default                        \
-                */
+/* fs.fuse.max_pages_limit is 256 pages by default. */
+#define MR_FUSE_DATA_MAX (1u << 20)
 /* What stands before the data of a WRITE. */
 #define MR_FUSE_WRITE_HEAD (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
 

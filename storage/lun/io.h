@@ -45,11 +45,9 @@ struct mr_io {
     bool thin;
     uint64_t write_same_bytes; /* at most, per command */
     uint64_t mark;             /* see command.c */
-    uint64_t changes;  /* commands that may have changed the LUN, answered so far */
-    uint64_t flushed;  /* how many of them the target has flushed */
-    uint64_t commands; /* sent so far: the number of the last one */
-    uint64_t answered; /* the highest number of a command that the target answered */
-    bool lone;         /* the last thing queued is a command without data */
+    uint64_t changes; /* commands that may have changed the LUN, answered so far */
+    uint64_t flushed; /* how many of them the target has flushed */
+    bool lone;        /* the last thing queued is a command without data */
     unsigned in_flight;
     struct mr_slot_list order; /* unanswered requests as they arrived */
     struct mr_slot_list work;  /* SETTLING and DUE */

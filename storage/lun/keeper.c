@@ -176,8 +176,10 @@ static void server_crashed(struct mr_keeper *k, int end)
         k->trial_failed = true;
         mr_close(&k->trial_fd);
     }
-    /* SIGPROF: its watchdog; what made it busy for ever would come again. */
-    if (delay_ns < 0 || end == -SIGPROF || !atomic_load(&k->page->can_resend)) {
+    /* SIGPROF: its watchdog; what made it busy for ever would come again. One that was
+     * not ready has taken no request with it. */
+    if (delay_ns < 0 || end == -SIGPROF ||
+        (k->server.ready && !atomic_load(&k->page->can_resend))) {
         mr_keeper_abort(k);
         return;
     }

@@ -54,7 +54,6 @@ struct mr_slot {
     int64_t due_ns;
     unsigned retries;
     unsigned strikes; /* sessions that ended by this request's fault, it seems */
-    uint64_t number;  /* AT_TARGET: of the command; SETTLING: the first one after it */
     uint64_t changes; /* of a SYNC: those that it covers */
 };
 

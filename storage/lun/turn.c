@@ -218,15 +218,19 @@ static void send_due(struct mr_io *io)
     }
 }
 
+/* A target may answer before it took all the data of a write: what libiscsi has still to
+ * send then points at the task and at the data. It does not say which commands that
+ * concerns, so all wait until nothing is left. */
 static void free_settled(struct mr_io *io)
 {
-    const bool sent_all = !TAILQ_EMPTY(&io->work) && mr_session_sent_all(io->session);
     struct mr_slot *slot;
     struct mr_slot *next;
 
+    if (TAILQ_EMPTY(&io->work) || !mr_session_sent_all(io->session))
+        return;
     for (slot = TAILQ_FIRST(&io->work); slot; slot = next) {
         next = TAILQ_NEXT(slot, work);
-        if (slot->state != MR_SLOT_SETTLING || !mr_command_settled(slot, sent_all))
+        if (slot->state != MR_SLOT_SETTLING)
             continue;
         mr_command_forget(slot);
         if (slot->again) {

@@ -25,7 +25,7 @@ def test_endless_r2t_ends_in_an_io_error(agent, target, proxy, image):
     took = time.monotonic() - started
     print(f"I/O error after {took:.1f} s and {proxy.lies} lies")
     assert proxy.lies > 0
-    assert took < STUCK_CPU_S + 20, f"{took:.1f} s"
+    assert took < STUCK_CPU_S * 6, f"{took:.1f} s"  # of CPU time, which others use as well
     assert a.request("GET", "/livez").expect(200).ms < 250
     a.detach("w")
     assert not kernel.still_mapped(other)

@@ -42,6 +42,7 @@ def power_off(a, documents):
             run("losetup", "--detach", document["device"])
         eventually(lambda: not kernel.still_mapped(document), 10, "unmapped by hand")
     eventually(lambda: kernel.our_processes() == [], 10, "all processes have ended")
+    leaks.remove_groups(a.base)
     with Journal(a) as journal:
         journal.reboot()
 

@@ -158,7 +158,7 @@ static void test_record_of_an_action_does_not_undo_the_end(void **state)
     mr_detach_look_again(op);
     run_until(env, unmapping);
     /* The action's record and the unmap's answer meet in one turn. */
-    mr_sleep_ns(400 * MR_NS_PER_MS);
+    mr_sleep_ns(1500 * MR_NS_PER_MS);
     assert_non_null(act(env, MR_ACTION_THAW, &err));
     run_to_end(env, op);
     run_until(env, one_answer);

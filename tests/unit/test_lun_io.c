@@ -302,12 +302,15 @@ static void test_a_write_answered_early_keeps_its_memory(void **state)
     }
     assert_int_equal(data[0], 0x11);
     assert_int_equal(env.tasks, 9);
-    /* A command queued after the answer was answered: it was sent, and all before it. */
     env_good(8, 0);
     env_turn(0);
-    assert_int_equal(env.tasks, 8);
+    assert_int_equal(env.tasks, 9);
+    env.queue_full = false;
+    env_turn(0);
+    assert_int_equal(env.tasks, 7);
     (void)env_write(0, 4096, 0x33);
-    assert_ptr_equal(env_last()->iov[0].iov_base, data);
+    (void)env_write(0, 4096, 0x33);
+    assert_int_equal(data[0], 0x33);
 }
 
 int main(void)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing may be left after a test: no loop device, mount or process of ours."""
+import errno
 import os
 import pathlib
 import re
@@ -38,11 +39,36 @@ def loops_of(base):
     return found
 
 
+def groups_of(base):
+    """Control groups of attachments of agents below base: each is named by a symlink in a runtime directory."""
+    return [link for depth in ("*", "*/*") for link in pathlib.Path(base).glob(depth + "/lun/*.cgroup")]
+
+
+def remove_groups(base):
+    for link in groups_of(base):
+        eventually(lambda group=link.readlink(): removed(group), 5, "nobody is in the control group", interval=0.01)
+        link.unlink()
+
+
+def removed(group):
+    """A process is in it for a moment after its end was told."""
+    try:
+        os.rmdir(group)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
+
+
 def leftovers(base):
     found = {
         "mounts": [repr(m) for m in kernel.mounts_below(base)],
         "loop devices": [f"{n} ({kernel.loop_bound(n)})" for n in loops_of(base)],
         "processes": [repr(p) for p in kernel.our_processes()],
+        "control groups": [str(link) for link in groups_of(base)],
     }
     return {kind: things for kind, things in found.items() if things}
 
@@ -69,6 +95,8 @@ def clean_up(base):
     time.sleep(0.5)
     for process in kernel.our_processes("mooring-lun"):
         _signal(process.pid, signal.SIGKILL)
+    time.sleep(0.2)
+    remove_groups(base)
 
 
 def wake(*programs):
