@@ -115,7 +115,8 @@ static int turn(void *ctx, int64_t until_ns)
         fds[FD_ISCSI].revents &= (short)~POLLOUT; /* mr_io_step() sends, in one go */
     if (fds[FD_ISCSI].revents)
         mr_session_service(session, fds[FD_ISCSI].revents, io->now_ns);
-    if (fds[FD_FUSE].revents)
+    /* Answers bring new requests: what has come meanwhile is sent with the rest. */
+    if (fds[FD_FUSE].revents || fds[FD_ISCSI].revents)
         mr_io_receive(io);
     mr_io_step(io);
     return io->gone || server->link.cut || can_hand_over(server) ? -ECANCELED : 0;

@@ -117,6 +117,7 @@ int main(int argc, char **argv)
         {"events", 0, mr_bare_events},     /* */
         {"sleepers", 1, mr_bare_sleepers}, /* COUNT */
         {"stats", 0, mr_bare_stats},       /* */
+        {"iscsi", 4, mr_bare_iscsi},       /* PORTAL TARGET LUN FIRST_BYTE */
     };
 
     for (size_t i = 0; argc > 1 && i < sizeof(modes) / sizeof(modes[0]); i++) {

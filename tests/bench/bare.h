@@ -47,5 +47,6 @@ void mr_bare_reader(char **argument);
 void mr_bare_events(char **argument);
 void mr_bare_sleepers(char **argument);
 void mr_bare_stats(char **argument);
+void mr_bare_iscsi(char **argument);
 
 #endif

@@ -12,7 +12,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "integration")]
 
 from measure import HEAD, Env  # noqa: E402
 
-BENCHES = ("release_claim", "many_mounts", "at_once", "churn", "idle", "attach_detach", "scan", "journal")
+BENCHES = ("release_claim", "many_mounts", "at_once", "churn", "idle", "attach_detach", "scan", "journal", "lun")
 
 
 def run(name, options):
