@@ -7,8 +7,8 @@ import pathlib
 import pytest
 
 from mooring import kernel, lun
+from mooring.load import ended, fio
 from mooring.wait import eventually
-from test_lun_restarts import ended, fio
 
 CYCLES = int(os.environ.get("MOORING_LUN_CYCLES", "20"))
 MIB = 1 << 20
@@ -30,16 +30,14 @@ def test_deep_queues(agent, targets, kind, digest):
     doc = a.attach("v", spec)
     block = doc["identity"].get("block_size") or LUNS[kind].get("block_size", 512)
     file = doc["mount_path"] + "/fio"
-    ended(fio(file, f"--bsrange={block}-1m", f"--blockalign={block}", "--size=96m", "--iodepth=32",
-              "--ioengine=io_uring"), 120)
-    ended(fio(file, "--bs=4k", "--size=32m", "--iodepth=64", "--ioengine=io_uring", "--rw=randrw"), 120)
+    ended(fio(file, f"--bsrange={block}-1m", f"--blockalign={block}", "--size=96m", "--iodepth=32"), 120)
+    ended(fio(file, "--bs=4k", "--size=32m", "--iodepth=64", "--rw=randrw"), 120)
     counters = lun.status(a)["counters"]
     print(counters)
     assert counters["errors"] == 0
     assert lun.status(a)["transport"]["header_digest"] == digest
     a.detach("v")
-    kernel.run("xfs_repair", "-n", *(["-o", "force_geometry"] if kind == "4096" else []), target.luns[1],
-               check=kind != "4096")
+    kernel.run("xfs_repair", "-n", target.luns[1])
 
 
 @pytest.mark.parametrize("fs", ["xfs", "ext4"])

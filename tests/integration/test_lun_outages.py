@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from mooring import lun
 from mooring.kernel import run
-from mooring.load import Load
+from mooring.load import Load, ended, fio
 from mooring.netns import Network
 from mooring.wait import eventually
 
@@ -132,5 +133,26 @@ def test_target_never_back(agent, target):
     a.delete("v", wait=30, accept_data_loss="true").expect(200)
     again = a.attach("v", target.spec())
     load.check(again["mount_path"])
+    a.detach("v")
+    run("xfs_repair", "-n", target.luns[1])
+
+
+def test_deep_queue_through_outages(agent, target):
+    """What was under way when the session ended is sent again, and nothing of it lands after what came later."""
+    a = agent(config={"iscsi": {"timeout_seconds": 2}})
+    doc = a.attach("v", target.spec())
+    work = fio(doc["mount_path"] + "/fio", "--bs=256k", "--size=192m", "--iodepth=32", "--loops=6")
+    for _ in range(3):
+        time.sleep(1)
+        target.stop()
+        time.sleep(4)
+        target.cont()
+        eventually(lambda: lun.status(a)["transport"]["state"] == "up", 20, "a new session")
+    running = work.poll() is None
+    ended(work, 120)
+    counters = lun.status(a)["counters"]
+    print(counters)
+    assert running, "it was too quick to see the outages"
+    assert counters["errors"] == 0 and counters["replayed"] > 0 and counters["lost_sessions"] >= 3
     a.detach("v")
     run("xfs_repair", "-n", target.luns[1])

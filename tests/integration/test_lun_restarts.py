@@ -2,35 +2,15 @@
 """The server of a LUN dies, is stopped, is exchanged: who uses the volume notices a pause at most."""
 import os
 import signal
-import subprocess
 import time
 
 import pytest
 
 from mooring import kernel, lun
-from mooring.load import Load
+from mooring.load import Load, ended, fio
 from mooring.wait import eventually
 
 KILLS = int(os.environ.get("MOORING_LUN_KILLS", "16"))
-
-
-def fio(path, *options, seconds=None):
-    """Starts fio(1) with verification of everything that it writes."""
-    argv = ["fio", "--name=v", f"--filename={path}", "--direct=1", "--verify=crc32c", "--verify_fatal=1",
-            "--output-format=terse", "--rw=randwrite", *options]
-    if seconds:
-        argv += ["--time_based", f"--runtime={seconds}"]
-    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            cwd="/tmp")
-
-
-def ended(process, timeout):
-    try:
-        said, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    assert process.returncode == 0, said
 
 
 def exchanged(pid, timeout=10):
@@ -42,7 +22,7 @@ def test_server_killed_again_and_again_under_load(agent, target):
     a = agent()
     doc = a.attach("v", target.spec())
     before = lun.status(a)
-    work = fio(doc["mount_path"] + "/fio", "--bs=4k", "--size=48m", "--iodepth=32", "--ioengine=io_uring", "--loops=4")
+    work = fio(doc["mount_path"] + "/fio", "--bs=4k", "--size=48m", "--iodepth=32", "--loops=4")
     with Load(doc["mount_path"]) as load:
         for _ in range(KILLS):
             [server] = lun.servers()
@@ -66,7 +46,7 @@ def test_exchange_under_load(agent, target):
     """hand-over: nothing is in flight while the servers change."""
     a = agent()
     doc = a.attach("v", target.spec(fs="ext4"))
-    work = fio(doc["mount_path"] + "/fio", "--bsrange=512-256k", "--size=64m", "--iodepth=16", "--ioengine=io_uring",
+    work = fio(doc["mount_path"] + "/fio", "--bsrange=512-256k", "--size=64m", "--iodepth=16",
                "--loops=2")
     with Load(doc["mount_path"]) as load:
         for _ in range(5):

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A writer that syncs everything, and remembers what the kernel said was written."""
+"""A writer that syncs everything, and remembers what the kernel said was written; and fio, which has many writes
+under way at a time."""
 import hashlib
 import os
 import pathlib
+import subprocess
 import threading
 import time
 
@@ -71,3 +73,21 @@ class Load:
                  hashlib.sha256(pathlib.Path(path or self.path, name).read_bytes()).hexdigest() != digest]
         assert wrong == [], f"{len(wrong)} of {len(self.written)} files differ"
         return len(self.written)
+
+
+def fio(path, *options):
+    """Starts fio(1), which writes at a queue depth of its own and verifies what it wrote."""
+    argv = ["fio", "--name=v", f"--filename={path}", "--direct=1", "--verify=crc32c", "--verify_fatal=1",
+            "--ioengine=io_uring", "--output-format=terse", "--rw=randwrite", *options]
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            cwd="/tmp")
+
+
+def ended(process, timeout):
+    """Waits for it, and it must have found everything as it was written."""
+    try:
+        said, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    assert process.returncode == 0, said
