@@ -40,17 +40,26 @@ void mr_cancel_operation(struct mr_operation *op)
     mr_operation_call_off(op, MR_STATE_FAILED, event);
 }
 
-static int then_start(struct mr_volume *volume, enum mr_goal goal,
-                      struct mr_operation **ret_op, struct mr_err *err)
+int mr_cancel_may_follow(const struct mr_volume *volume, enum mr_goal goal,
+                         struct mr_err *err)
 {
-    struct mr_operation *op = volume->op;
+    const struct mr_operation *op = volume->op;
 
     if (goal == MR_GOAL_ATTACHED && mr_refuse_forced(volume, err) < 0)
         return -EIO;
     if (mr_refuse_acting(volume, err) < 0)
         return -EBUSY;
-    if (op->then && op->then->goal != goal)
-        return mr_refuse_pending(volume, err);
+    return op->then && op->then->goal != goal ? mr_refuse_pending(volume, err) : 0;
+}
+
+static int then_start(struct mr_volume *volume, enum mr_goal goal,
+                      struct mr_operation **ret_op, struct mr_err *err)
+{
+    struct mr_operation *op = volume->op;
+    int rc = mr_cancel_may_follow(volume, goal, err);
+
+    if (rc < 0)
+        return rc;
     if (!op->then) {
         op->then = mr_request_operation(volume, goal, err);
         if (!op->then)

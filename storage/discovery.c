@@ -194,8 +194,10 @@ static void on_overdue(void *ctx)
 static void on_died(void *ctx, const struct mr_err *err)
 {
     struct mr_discovery *discovery = ctx;
+    struct mr_err copy = *err;
 
-    answer(discovery, NULL, err);
+    copy.residue = MR_RESIDUE_NONE; /* of a look */
+    answer(discovery, NULL, &copy);
     discovery_free(discovery); /* the worker is freed by its table */
 }
 

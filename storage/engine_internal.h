@@ -449,6 +449,9 @@ bool mr_act_may_touch(const struct mr_volume *volume);
 void mr_act_stop(struct mr_volume *volume);
 
 /* --- cancel.c --- */
+/* May a PUT or DELETE be taken behind the detach or undo that runs? 0, or why not. */
+int mr_cancel_may_follow(const struct mr_volume *volume, enum mr_goal goal,
+                         struct mr_err *err);
 /* A PUT while a detach of the same spec waits. Takes spec when it returns 0. */
 int mr_cancel_for_attach(struct mr_volume *volume, struct mr_spec *spec,
                          struct mr_operation **ret_op, struct mr_err *err);

@@ -7,6 +7,26 @@
 
 #include "storage/base/json.h"
 
+static bool joined_by_put(const struct mr_operation *op)
+{
+    return op->goal == MR_GOAL_ATTACHED && !op->undoing;
+}
+
+/* It is of this spec. */
+static int decide_again(const struct mr_volume *volume, struct mr_preflight *asked,
+                        struct mr_err *err)
+{
+    const struct mr_operation *op = volume->op;
+    bool dead = mr_server_is_dead(volume);
+
+    asked->stands = !op && !dead && volume->state == MR_STATE_ATTACHED;
+    asked->afresh = dead && !(op && joined_by_put(op));
+    if (op)
+        return joined_by_put(op) ? 0
+                                 : mr_cancel_may_follow(volume, MR_GOAL_ATTACHED, err);
+    return dead && volume->data_not_written ? mr_refuse_lost_writes(volume, err) : 0;
+}
+
 /* As mr_engine_attach() and its join_attach() decide. */
 static int decide(struct mr_engine *engine, struct mr_preflight *asked,
                   struct mr_mount_record *ret_place, struct mr_err *err)
@@ -30,7 +50,8 @@ static int decide(struct mr_engine *engine, struct mr_preflight *asked,
     if (there && !op && mr_act_may_touch(volume))
         return mr_refuse_acting(volume, err);
     if (there)
-        return mr_spec_equal(volume->spec, spec) ? 0 : mr_refuse_other_spec(volume, err);
+        return mr_spec_equal(volume->spec, spec) ? decide_again(volume, asked, err)
+                                                 : mr_refuse_other_spec(volume, err);
     int rc = mr_request_place(engine->config, spec->mount_path, ret_place, err);
     return rc < 0 ? rc : mr_request_check_unique(engine, volume, spec, ret_place, err);
 }
@@ -85,6 +106,8 @@ static int judge(struct mr_engine *engine, const struct mr_preflight *asked,
         *err = asked->why;
         return -EBUSY;
     }
+    if (asked->stands && (!failure || failure->code != MR_E_INTERNAL))
+        return 0;
     bool may_be_owned = !failure || failure->code == MR_E_SOURCE_IN_USE;
     if (may_be_owned && check_owner(engine, asked, message, err) < 0)
         return -EBUSY;
@@ -92,7 +115,7 @@ static int judge(struct mr_engine *engine, const struct mr_preflight *asked,
         *err = *failure;
         return -EIO;
     }
-    if (asked->mapped)
+    if (asked->mapped && !asked->afresh)
         return 0;
     int r = mr_content_judge(mr_engine_lookup(engine, asked->id), asked->spec, &content,
                              ret_format, err);
@@ -164,10 +187,10 @@ struct json_object *mr_preflight_document(struct mr_engine *engine,
     struct json_object *json = json_object_new_object();
     mr_json_set_string(json, "volume", asked->id);
     mr_json_set_string(json, "would",
-                       refused         ? "refused"
-                       : asked->mapped ? "verify"
-                       : format        ? "format"
-                                       : "attach");
+                       refused                           ? "refused"
+                       : asked->mapped && !asked->afresh ? "verify"
+                       : format                          ? "format"
+                                                         : "attach");
     mr_json_set(json, "problem", refused ? mr_err_to_json(err) : NULL);
     for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
         copy(message, json, members[i]);

@@ -12,7 +12,9 @@
 struct mr_preflight {
     char id[MR_VOLUME_ID_MAX + 1];
     struct mr_spec *spec;
-    bool mapped;       /* something of the volume is there already */
+    bool mapped;       /* something of the volume is there already, */
+    bool stands;       /* it is attached: a PUT looks, and needs no target for that */
+    bool afresh;       /* it gives errors only: a PUT detaches it, then begins anew */
     bool refused;      /* before anything was looked at, */
     struct mr_err why; /* that is why */
 };

@@ -164,8 +164,12 @@ void mr_server_said(struct mr_volume *volume, enum mr_transport state)
     };
     bool leaving = volume->op && volume->op->unmapping;
 
-    if (!mr_transport_is_final(state) || mr_server_is_dead(volume) || leaving)
+    if (!mr_transport_is_final(state) || mr_server_is_dead(volume))
         return;
+    if (leaving) { /* no news, but should the kernel put it off nothing brings it back */
+        volume->transport_end = state;
+        return;
+    }
     MR_AUTO_JSON struct json_object *detail = new_detail(volume);
     mr_json_set(detail, "transport", json_object_get(volume->transport));
     mr_json_set(detail, "fencing", json_object_get(volume->fencing));

@@ -105,8 +105,11 @@ static struct json_object *read_keys(struct json_object *fencing)
 
     for (size_t i = 0; keys && i < count && i < KEYS_MAX; i++) {
         struct json_object *item = mr_json_at(fencing, "keys", i);
-        bool text = json_object_is_type(item, json_type_string);
-        if (text && is_key(json_object_get_string(item)))
+        const char *text = json_object_is_type(item, json_type_string)
+                               ? json_object_get_string(item)
+                               : NULL;
+        /* What follows a NUL is no part of a key. */
+        if (is_key(text) && strlen(text) == (size_t)json_object_get_string_len(item))
             (void)json_object_array_add(keys, json_object_get(item));
     }
     return keys;

@@ -79,15 +79,16 @@ void mr_command_forget(struct mr_slot *slot)
     slot->task = NULL;
 }
 
-/* The command is answered. What libiscsi has still to send points only at the task and
- * the data of writes; everything else is free at once. */
+/* The command is answered. What libiscsi has still to send may point at its task and its
+ * data, whatever it was: a target can ask for the data of any command (R2T) before it
+ * answers that one. With nothing left to send both are free at once. */
 static void settle(struct mr_slot *slot, bool again)
 {
     struct mr_io *io = slot->io;
 
     slot->again = again;
     slot->state = MR_SLOT_SETTLING;
-    if (slot->task && slot->task->xfer_dir != SCSI_XFER_WRITE) {
+    if (slot->task && mr_session_sent_all(io->session)) {
         mr_command_forget(slot);
         slot->state = again ? MR_SLOT_DUE : MR_SLOT_SETTLING;
     }
@@ -146,11 +147,12 @@ static void command_retry(struct mr_slot *slot, const struct mr_answer *answer)
 
     if (at_once)
         mr_io_add(&io->page->counters.unit_attentions, 1);
-    if (at_once ? slot->retries >= UA_BUDGET : patience_is_over(slot)) {
+    if (at_once ? slot->attentions >= UA_BUDGET : patience_is_over(slot)) {
         done(slot, -answer->errnum);
         return;
     }
-    slot->retries++;
+    slot->attentions += at_once;
+    slot->retries += !at_once;
     mr_io_add(&io->page->counters.retries, 1);
     again(slot, at_once ? io->now_ns : io->now_ns + (PAUSE_NS << shift));
 }
@@ -168,6 +170,8 @@ static void take_answer(struct mr_slot *slot, int status, const struct scsi_task
         mr_io_add(&io->page->counters.power_on_resets, 1);
     /* Also one that failed may have been done in part. */
     io->changes += changes_lun(slot);
+    if (answer.kind == MR_ANSWER_GOOD && mr_sense_is_deferred(task->sense.error_type))
+        answer = (struct mr_answer){MR_ANSWER_RETRY, EIO};
     if (answer.kind == MR_ANSWER_GOOD && short_transfer(slot, task))
         answer = (struct mr_answer){MR_ANSWER_FAILED, EIO};
     /* The attention makes the owner look: either our registration was taken away, then
@@ -262,6 +266,7 @@ void mr_command_send(struct mr_slot *slot)
     if (!slot->started_ns) {
         slot->started_ns = io->now_ns;
         slot->retries = 0;
+        slot->attentions = 0;
     }
     slot->issued_ns = io->now_ns;
     slot->changes = io->changes;

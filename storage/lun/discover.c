@@ -18,8 +18,10 @@
 #include "storage/lun/identify.h"
 #include "storage/lun/listing.h"
 #include "storage/lun/question.h"
+#include "storage/lun/reach.h"
 #include "storage/lun/session.h"
 
+#define CONNECT_NS MR_NS_PER_S /* for addresses that are not needed */
 #define LOGOUT_NS (500 * MR_NS_PER_MS)
 #define SHARE_MIN_NS (500 * MR_NS_PER_MS)
 /* The answer is one message; 64 LUNs with an error each take some 70 KiB. */
@@ -117,6 +119,22 @@ static int create_context(struct discovery *d, struct mr_err *err)
     (void)iscsi_set_header_digest(iscsi, ISCSI_HEADER_DIGEST_NONE);
     mr_lun_isid(d->start.token, &random, &qualifier);
     (void)iscsi_set_isid_random(iscsi, random, qualifier);
+    return 0;
+}
+
+/* Of the addresses of a name the one that takes connections. */
+static int find_portal(struct discovery *d, int64_t deadline_ns, struct mr_err *err)
+{
+    const int64_t enough_ns = mr_now_ns() + CONNECT_NS;
+    struct mr_reach reach;
+
+    mr_reach((const char(*)[256])d->start.portals, 1,
+             enough_ns < deadline_ns ? enough_ns : deadline_ns, deadline_ns, &reach);
+    if (!reach.reachable) {
+        *err = reach.err;
+        return -EHOSTUNREACH;
+    }
+    memcpy(d->session.portal, reach.portal, sizeof(d->session.portal));
     return 0;
 }
 
@@ -360,7 +378,7 @@ int mr_discover(struct json_object *request, int64_t deadline_ns,
     d.session.watch_fd = MR_LUN_CHANNEL_FD;
     int r = decode(request, &d.start, err);
     if (r == 0)
-        r = mr_portal_resolve(d.start.portals[0], d.session.portal, err);
+        r = find_portal(&d, deadline_ns, err);
     if (r == 0)
         r = list_targets(&d, deadline_ns, err);
     if (r == 0)

@@ -181,6 +181,19 @@ int mr_fence_would(const struct mr_asker *a, const struct mr_fence_ask *ask,
     return key == 0 ? 0 : fail_reserved(a, &seen, key, err);
 }
 
+int mr_fence_in_the_way(const struct mr_asker *a, struct mr_err *err)
+{
+    struct mr_reservation seen;
+
+    if (mr_pr_look(a, &seen, NULL) < 0 || !seen.held)
+        return 0;
+    (void)mr_fail(err, MR_E_SOURCE_IN_USE, 0,
+                  "portal %s, target '%s', LUN %d: it is reserved by key 0x%016llx, no "
+                  "other node can write",
+                  a->s->portal, a->target, a->s->lun, (unsigned long long)seen.holder);
+    return mr_err_remedy(err, -EBUSY, "detach it there, or ask for fencing: reserve");
+}
+
 static int fail_fenced(const struct mr_asker *a, const struct mr_page_fence *state,
                        enum mr_fence_verdict verdict, struct mr_err *err)
 {

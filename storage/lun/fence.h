@@ -37,6 +37,10 @@ struct mr_fence_ask {
 int mr_fence_acquire(const struct mr_asker *a, const struct mr_fence_ask *ask,
                      struct mr_page_fence *state, struct mr_err *err);
 
+/* Does a reservation keep a session from writing that asks for none itself? Looks only. 0
+ * (also when the LUN cannot tell), or -EBUSY with SOURCE_IN_USE. */
+int mr_fence_in_the_way(const struct mr_asker *a, struct mr_err *err);
+
 /* Would mr_fence_acquire() be refused now? Looks only. 0, or its errors. */
 int mr_fence_would(const struct mr_asker *a, const struct mr_fence_ask *ask,
                    struct mr_err *err);

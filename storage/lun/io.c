@@ -243,6 +243,12 @@ static void hold_all(struct mr_io *io)
     io->age_check_ns = INT64_MAX;
 }
 
+void mr_io_pause(struct mr_io *io)
+{
+    if (io->mode == MR_IO_RUNNING)
+        io->mode = MR_IO_HOLDING;
+}
+
 void mr_io_hold(struct mr_io *io)
 {
     io->mode = MR_IO_HOLDING;
@@ -260,7 +266,7 @@ void mr_io_refuse(struct mr_io *io)
 
 int mr_io_resized(struct mr_io *io, uint64_t size_bytes)
 {
-    if (size_bytes <= io->geometry.size_bytes)
+    if (size_bytes < io->geometry.size_bytes)
         return -EINVAL;
     io->geometry.size_bytes = size_bytes;
     atomic_store(&io->page->size_bytes, size_bytes);

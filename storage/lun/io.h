@@ -81,13 +81,17 @@ void mr_io_step(struct mr_io *io);
 /* The session is up and this LUN was found to be the same: everything held goes out in
  * order of arrival. */
 void mr_io_run(struct mr_io *io, struct mr_session *session);
+/* Nothing more is sent into the session that is still there: what is at the target may be
+ * answered, all else waits. mr_io_hold() or mr_io_refuse() follows. */
+void mr_io_pause(struct mr_io *io);
 /* The session was closed (mr_session_close() has returned), before anything else is
  * called here: what was at the target is held. */
 void mr_io_hold(struct mr_io *io);
 /* As hold; everything held gets EIO, and new requests at once, until mr_io_run(). */
 void mr_io_refuse(struct mr_io *io);
 
-/* The LUN has grown: tells the kernel. -EINVAL when it has not. */
+/* The LUN has grown: tells the kernel. It may have been told already, or not, by a server
+ * that died in between. -EINVAL when the LUN is smaller than that. */
 int mr_io_resized(struct mr_io *io, uint64_t size_bytes);
 
 /* Requests without a reply. */

@@ -143,6 +143,16 @@ static void server_ready(struct mr_keeper *k)
         serving_starts(k);
 }
 
+/* Back to what is known to work, at once. Nothing is lost, since it has read no request;
+ * and it is no crash of ours: who asks for such a program again shall not use up what
+ * restarts we have. */
+static void trial_fails(struct mr_keeper *k)
+{
+    k->trial_failed = true;
+    mr_close(&k->trial_fd);
+    k->restart_ns = mr_now_ns() + 1;
+}
+
 static void start_server(struct mr_keeper *k)
 {
     struct mr_err err = {0};
@@ -155,8 +165,10 @@ static void start_server(struct mr_keeper *k)
         fail_start(k, &err);
         return;
     }
-    k->trial_failed = k->trial_fd >= 0;
-    mr_close(&k->trial_fd);
+    if (k->trial_fd >= 0) {
+        trial_fails(k);
+        return;
+    }
     delay_ns = mr_restart_after(&k->restart, mr_now_ns(), false);
     if (delay_ns < 0)
         mr_keeper_abort(k);
@@ -168,14 +180,16 @@ static void server_crashed(struct mr_keeper *k, int end)
 {
     const int64_t now_ns = mr_now_ns();
     const bool served = k->server.ready && requests(k) != k->server.requests;
-    int64_t delay_ns = mr_restart_after(&k->restart, now_ns, served);
+    int64_t delay_ns;
 
     (void)snprintf(k->server_end, sizeof(k->server_end), "%s %d",
                    end < 0 ? "signal" : "exit status", end < 0 ? -end : end);
-    if (k->server.on_trial) { /* back to what is known to work */
-        k->trial_failed = true;
-        mr_close(&k->trial_fd);
+    if (k->server.on_trial) {
+        trial_fails(k);
+        push_status(k);
+        return;
     }
+    delay_ns = mr_restart_after(&k->restart, now_ns, served);
     /* SIGPROF: its watchdog; what made it busy for ever would come again. One that was
      * not ready has taken no request with it. */
     if (delay_ns < 0 || end == -SIGPROF ||
@@ -194,7 +208,10 @@ static void server_ended(struct mr_keeper *k, const struct mr_err *said)
     struct mr_err err = *said;
 
     if (!k->serving) {
-        if (!err.message[0]) /* it said nothing */
+        if (!err.message[0] && k->server.late)
+            (void)mr_fail(&err, MR_E_TARGET_TIMEOUT, ETIMEDOUT,
+                          "the server was not ready in time: is a name server silent?");
+        else if (!err.message[0]) /* it said nothing */
             (void)mr_fail(&err, MR_E_INTERNAL, EIO, "the server ended with %s %d",
                           end < 0 ? "signal" : "exit status", end < 0 ? -end : end);
         fail_start(k, &err);
@@ -231,8 +248,10 @@ static void handle_server(struct mr_keeper *k, const struct pollfd *fds, int64_t
         server_ended(k, &err);
     else if (heard < 0 && heard != -EPIPE && !k->serving)
         fail_start(k, &err);
-    else if (is_starting(&k->server) && now_ns >= k->server.ready_by_ns)
+    else if (is_starting(&k->server) && now_ns >= k->server.ready_by_ns) {
+        k->server.late = true;
         (void)pidfd_send_signal(k->server.pidfd, SIGKILL, NULL, 0); /* its end is seen */
+    }
 }
 
 static int poll_ms(int64_t until_ns)

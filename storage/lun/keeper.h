@@ -27,6 +27,7 @@ struct mr_keeper_server {
     int channel; /* -1 once it serves */
     int64_t ready_by_ns;
     bool ready;
+    bool late;         /* killed, because it was not ready in time */
     bool on_trial;     /* of trial_fd, not of program_fd */
     uint64_t requests; /* that there had been when it was ready */
 };

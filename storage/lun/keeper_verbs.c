@@ -193,6 +193,9 @@ static struct json_object *do_hand_over(struct mr_keeper *k,
 {
     const char *program = mr_json_get_string(request, "program");
 
+    /* trial_fd is what its server was started from: see server_ready(). */
+    if (k->server.pid != 0 && k->server.on_trial)
+        return refuse(k, EBUSY, "the program of another hand-over is starting");
     mr_close(&k->trial_fd);
     k->trial_failed = false;
     if (mr_json_get(request, "program")) {

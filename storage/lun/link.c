@@ -59,6 +59,8 @@ void mr_link_give_up(struct mr_link *link, enum mr_link_state state, const char 
 
 void mr_link_stop(struct mr_link *link, enum mr_link_state state, const char *reason)
 {
+    /* The logout waits in the loop. */
+    mr_io_pause(link->io);
     atomic_store(&link->page->logged_out,
                  mr_session_logout(&link->session, mr_now_ns() + MR_NS_PER_S));
     mr_link_give_up(link, state, reason);
@@ -84,6 +86,7 @@ void mr_link_go_up(struct mr_link *link)
 {
     link->up_ns = mr_now_ns();
     link->unsettled = false;
+    link->restarted = false;
     mr_io_run(link->io, &link->session);
     set_state(link, MR_LINK_UP, NULL);
 }
@@ -105,6 +108,8 @@ void mr_link_adopt(struct mr_link *link)
 {
     const int64_t now_ns = mr_now_ns();
 
+    /* The file may be released before the first login. */
+    mr_link_prepare(link);
     if (!mr_page_read_fence(link->page, &link->fence))
         /* Its writer died in the middle of it. Ours was acquired, or the LUN were not
          * known; with nothing else remembered the next check is only stricter. */
@@ -120,6 +125,7 @@ void mr_link_adopt(struct mr_link *link)
     link->down_ns = now_ns;
     link->outage_ns = now_ns - down_for_ns(link);
     link->unsettled = !atomic_exchange(&link->page->logged_out, false);
+    link->restarted = true;
     if (mr_link_state(link) == MR_LINK_FAILED)
         mr_io_refuse(link->io);
     else if (mr_link_state(link) != MR_LINK_DOWN)
@@ -129,7 +135,11 @@ void mr_link_adopt(struct mr_link *link)
 static int64_t check_patience(struct mr_link *link, int64_t now_ns)
 {
     const int64_t replacement_ms = atomic_load(&link->page->replacement_ms);
-    const int64_t end_ns = mr_policy_patience(link->outage_ns, replacement_ms);
+    const int64_t end_ns =
+        link->restarted
+            ? mr_policy_patience_restarted(link->outage_ns, replacement_ms,
+                                           atomic_load(&link->page->timeout_ms))
+            : mr_policy_patience(link->outage_ns, replacement_ms);
 
     if (now_ns < end_ns)
         return end_ns;
@@ -293,7 +303,7 @@ void mr_link_new_timeouts(struct mr_link *link)
 
 /* Our key must not stay behind because the target was away for a moment: one more login.
  */
-static bool leave_reservation(struct mr_link *link, int64_t deadline_ns)
+bool mr_link_leave(struct mr_link *link, int64_t deadline_ns)
 {
     struct mr_session *s = &link->session;
     const struct mr_asker asker = {s, link->start->target, deadline_ns};
@@ -325,7 +335,7 @@ bool mr_link_end(struct mr_link *link, bool leave, int64_t deadline_ns)
     if (leave) {
         set_state(link, MR_LINK_STOPPING, NULL);
         if (link->fence.registered)
-            left = leave_reservation(link, deadline_ns);
+            left = mr_link_leave(link, deadline_ns);
     } else if (mr_link_state(link) == MR_LINK_UP) {
         set_state(link, MR_LINK_DOWN, "it was handed over");
     }

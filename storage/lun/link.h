@@ -34,6 +34,7 @@ struct mr_link {
     struct mr_session session;
     struct mr_page_fence fence;
     int64_t outage_ns; /* since when requests may have been waiting; 0: they do not */
+    bool restarted;    /* the outage began with the end of an earlier server */
     int64_t down_ns;   /* when the last session was lost */
     int64_t up_ns;     /* when this one was let in */
     int64_t tried_ns;  /* start of the last round of logins */

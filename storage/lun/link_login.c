@@ -99,7 +99,7 @@ static int acquire(struct mr_link *link, const struct mr_asker *asker, struct mr
     };
     int r;
 
-    link->fence = (struct mr_page_fence){.reserve = true};
+    link->fence = (struct mr_page_fence){.reserve = true, .key = ask.key};
     r = mr_fence_acquire(asker, &ask, &link->fence, err);
     mr_page_write_fence(link->page, &link->fence);
     /* While an old key of ours held the LUN, a target may have refused to tell all. */
@@ -118,6 +118,12 @@ static int first_facts(struct mr_link *link, int64_t deadline_ns, struct mr_err 
 
     if (r == 0 && link->start->reserve)
         r = acquire(link, &asker, err);
+    else if (r == 0 && !link->start->read_only)
+        r = mr_fence_in_the_way(&asker, err);
+    /* While a stale key of ours held it, MODE SENSE may have been refused. */
+    if (r == 0 && link->start->reserve)
+        r = mr_lun_identify(&link->session, link->start->target, deadline_ns,
+                            &page->facts, err);
     if (r == 0)
         r = mr_io_geometry(&page->facts, link->start->read_only, &page->geometry, err);
     if (r < 0)
@@ -125,6 +131,21 @@ static int first_facts(struct mr_link *link, int64_t deadline_ns, struct mr_err 
     atomic_store(&page->size_bytes, page->geometry.size_bytes);
     atomic_store(&page->known, true);
     return 0;
+}
+
+/* Nothing of ours stays at the target, also when nobody wants the LUN any more: then the
+ * channel has hung up, and a question is still open in the session. */
+static void undo_start(struct mr_link *link, int r)
+{
+    struct mr_session *s = &link->session;
+
+    s->watch_fd = -1;
+    if (r == -ECANCELED || r == -ETIMEDOUT)
+        mr_session_close(s);
+    if (link->fence.key != 0)
+        (void)mr_link_leave(link, mr_now_ns() + MR_NS_PER_S);
+    (void)mr_session_logout(s, mr_now_ns() + MR_NS_PER_S);
+    mr_session_close(s);
 }
 
 int mr_link_start(struct mr_link *link, int watch_fd, int64_t deadline_ns,
@@ -143,15 +164,8 @@ int mr_link_start(struct mr_link *link, int watch_fd, int64_t deadline_ns,
         return r;
     atomic_fetch_add(&link->page->counters.logins, 1);
     r = first_facts(link, deadline_ns, err);
-    if (r < 0) {
-        const struct mr_asker asker = {&link->session, link->start->target,
-                                       mr_now_ns() + MR_NS_PER_S};
-
-        if (link->fence.registered)
-            (void)mr_fence_release(&asker, &link->fence, NULL);
-        (void)mr_session_logout(&link->session, mr_now_ns() + MR_NS_PER_S);
-        mr_session_close(&link->session);
-    }
+    if (r < 0)
+        undo_start(link, r);
     link->session.watch_fd = -1;
     return r;
 }
@@ -247,6 +261,13 @@ static int try_portal(struct mr_link *link, size_t portal, struct mr_err *err)
     return 0;
 }
 
+void mr_link_prepare(struct mr_link *link)
+{
+    link->session.lun = link->start->lun;
+    link->session.watch_fd = -1;
+    link->session.timeout_ns = atomic_load(&link->page->timeout_ms) * MR_NS_PER_MS;
+}
+
 void mr_link_try(struct mr_link *link)
 {
     const size_t count = link->page->portal_count;
@@ -254,9 +275,7 @@ void mr_link_try(struct mr_link *link)
     struct mr_err err = {0};
     bool refused = false;
 
-    link->session.lun = link->start->lun;
-    link->session.watch_fd = -1;
-    link->session.timeout_ns = atomic_load(&link->page->timeout_ms) * MR_NS_PER_MS;
+    mr_link_prepare(link);
     link->tried_ns = mr_now_ns();
     for (size_t n = 0; n < count && !refused; n++) {
         int r = try_portal(link, mr_policy_portal(good, n, count), &err);

@@ -12,6 +12,8 @@
 
 /* --- link_login.c --- */
 
+/* What every further login takes from start message and page. */
+void mr_link_prepare(struct mr_link *link);
 /* One round of logins, to each portal in turn until one is good. */
 void mr_link_try(struct mr_link *link);
 /* Until when a question in a session that is up must be answered. */
@@ -26,6 +28,8 @@ void mr_link_go_up(struct mr_link *link);
 void mr_link_give_up(struct mr_link *link, enum mr_link_state state, const char *reason);
 /* The same after a logout, for a session in which nothing can be sent that does harm. */
 void mr_link_stop(struct mr_link *link, enum mr_link_state state, const char *reason);
+/* Takes our registrations and reservation back, before deadline_ns. False: not proven. */
+bool mr_link_leave(struct mr_link *link, int64_t deadline_ns);
 /* The LUN has grown; requests run. */
 void mr_link_grow(struct mr_link *link, uint64_t size_bytes);
 void mr_link_news(struct mr_link *link);

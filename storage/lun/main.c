@@ -7,6 +7,7 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "storage/base/log.h"
 #include "storage/lun/control_client.h"
@@ -29,6 +30,7 @@ static int serve(int argc, char *const *argv)
     (void)argc;
     (void)argv;
     mr_process_isolate();
+    (void)prctl(PR_SET_NAME, "mooring-lun-io", 0, 0, 0); /* for ps(1) */
     return mr_process_follow(MR_LUN_CHANNEL_FD) ? mr_server_main() : MR_EXIT_SYSTEM;
 }
 

@@ -62,7 +62,8 @@ int mr_oneshot_main(mr_oneshot_fn fn)
 
     mr_process_isolate();
     mr_process_limit();
-    if (!answer)
+    /* Not every wait looks at the channel: a name server's, a connection's. */
+    if (!answer || !mr_process_follow(MR_LUN_CHANNEL_FD))
         return EXIT_SYSTEM;
     int r = receive(&request, &err);
     if (r == 0)

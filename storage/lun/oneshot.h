@@ -2,7 +2,7 @@
  *
  * The modes of mooring-lun that ask something and end: one message in at fd 3, one out.
  * Never longer than the message says, whatever a target or a name server does: a timer
- * ends the process soon after its deadline, and the end of the channel ends every wait.
+ * ends the process soon after its deadline, and it ends with the worker that asked.
  */
 #ifndef MR_STORAGE_LUN_ONESHOT_H
 #define MR_STORAGE_LUN_ONESHOT_H

@@ -29,6 +29,14 @@ int64_t mr_policy_patience(int64_t since_ns, int64_t replacement_ms)
     return replacement_ms < 0 ? INT64_MAX : since_ns + replacement_ms * MR_NS_PER_MS;
 }
 
+int64_t mr_policy_patience_restarted(int64_t since_ns, int64_t replacement_ms,
+                                     int64_t timeout_ms)
+{
+    const bool short_of = replacement_ms >= 0 && replacement_ms < timeout_ms;
+
+    return mr_policy_patience(since_ns, short_of ? timeout_ms : replacement_ms);
+}
+
 size_t mr_policy_portal(size_t good, size_t n, size_t count)
 {
     return (good + n) % count;

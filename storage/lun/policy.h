@@ -22,6 +22,11 @@ int64_t mr_policy_pause(int64_t down_ns, bool refused, uint32_t random);
  * (replacement_ms -1). */
 int64_t mr_policy_patience(int64_t since_ns, int64_t replacement_ms);
 
+/* The same for a session that ended with its server: that is not the target's fault, so
+ * what waits is given at least the time that a target may take for an answer. */
+int64_t mr_policy_patience_restarted(int64_t since_ns, int64_t replacement_ms,
+                                     int64_t timeout_ms);
+
 /* Which portal the try number n of a round goes to: the last good one first. */
 size_t mr_policy_portal(size_t good, size_t n, size_t count);
 

@@ -52,9 +52,10 @@ struct mr_slot {
     int64_t started_ns; /* first try of this command in this session; 0: none yet */
     int64_t issued_ns;  /* this try */
     int64_t due_ns;
-    unsigned retries;
-    unsigned strikes; /* sessions that ended by this request's fault, it seems */
-    uint64_t changes; /* of a SYNC: those that it covers */
+    unsigned retries;    /* of this command: because the target was busy */
+    unsigned attentions; /* and because of unit attentions */
+    unsigned strikes;    /* sessions that ended by this request's fault, it seems */
+    uint64_t changes;    /* of a SYNC: those that it covers */
 };
 
 TAILQ_HEAD(mr_slot_list, mr_slot);

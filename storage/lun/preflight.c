@@ -235,7 +235,7 @@ static void say_facts(const struct mr_lun_facts *facts, struct json_object *answ
     mr_json_set_bool(answer, "write_protected", facts->write_protected);
 }
 
-/* Could the LUN be reserved for us? Asked for by the spec only. */
+/* Could the LUN be reserved for us, or, when that is not asked for, at least written? */
 static int check_fence(struct look *look, int64_t deadline_ns, struct mr_err *err)
 {
     const struct mr_asker asker = {&look->session, look->start.target, deadline_ns};
@@ -245,7 +245,9 @@ static int check_fence(struct look *look, int64_t deadline_ns, struct mr_err *er
         .preempt_key = look->start.preempt,
     };
 
-    return look->start.reserve ? mr_fence_would(&asker, &ask, err) : 0;
+    if (look->start.reserve)
+        return mr_fence_would(&asker, &ask, err);
+    return look->start.read_only ? 0 : mr_fence_in_the_way(&asker, err);
 }
 
 int mr_preflight(struct json_object *request, int64_t deadline_ns,

@@ -39,18 +39,19 @@ void mr_process_isolate(void)
     /* A core dump would hold the CHAP secret and the volume's data. */
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     (void)clearenv();
+    /* A mute name server must not use up the time that the target has: resolv.conf(5). */
+    (void)setenv("RES_OPTIONS", "timeout:1 attempts:2", 1);
 }
 
 bool mr_process_follow(int channel_fd)
 {
-    struct ucred keeper;
-    socklen_t len = sizeof(keeper);
+    struct ucred parent;
+    socklen_t len = sizeof(parent);
 
-    (void)prctl(PR_SET_NAME, "mooring-lun-io", 0, 0, 0);
-    /* Asked after the prctl: a keeper that ended in between is not our parent then. */
+    /* Asked after the prctl: one that ended in between is not our parent then. */
     return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0 &&
-           getsockopt(channel_fd, SOL_SOCKET, SO_PEERCRED, &keeper, &len) == 0 &&
-           keeper.pid == getppid();
+           getsockopt(channel_fd, SOL_SOCKET, SO_PEERCRED, &parent, &len) == 0 &&
+           parent.pid == getppid();
 }
 
 /* Grows the heap once, touched, and never lets it shrink. */

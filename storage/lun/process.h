@@ -24,12 +24,13 @@ struct mr_process_protection {
     bool oom_protected; /* oom_score_adj -1000 */
 };
 
-/* Signals, working directory, umask, no core dumps, and an empty environment: variables
- * named LIBISCSI_* would change the session behind our back. Call first. */
+/* Signals, working directory, umask, no core dumps, and an environment that only makes
+ * the resolver quick: variables named LIBISCSI_* would change the session behind our
+ * back. Call first. */
 void mr_process_isolate(void);
 
-/* The server's name in ps(1), and its end with the keeper's. False when the keeper has
- * ended already. The channel is the socket that the keeper made: it tells who that is. */
+/* Ends with the parent, wherever it is then. False when that has ended already. The
+ * channel is the socket that the parent made: it tells who that is. */
 bool mr_process_follow(int channel_fd);
 
 /* Allocator settings, a warm heap of that size, locked memory, PR_SET_IO_FLUSHER,

@@ -25,7 +25,14 @@ static void take_reply(struct mr_session *s, struct mr_reply *ret)
         memcpy(ret->data, task->datain.data, ret->len);
     }
     ret->answer = mr_answer_classify(s->status, ret->key, ret->asc);
-    scsi_free_scsi_task(task);
+    if (task && ret->answer.kind == MR_ANSWER_GOOD &&
+        mr_sense_is_deferred(task->sense.error_type))
+        ret->answer = (struct mr_answer){MR_ANSWER_RETRY, EIO};
+    /* A target that asked for its data (R2T), which any command can be asked for, before
+     * it answered has made libiscsi queue PDUs that point at it. They go out before the
+     * next question; with the answer to that one they are gone. */
+    scsi_free_scsi_task(s->spent);
+    s->spent = task;
     s->task = NULL;
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <iscsi/iscsi.h>
+#include <iscsi/scsi-lowlevel.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,6 +55,12 @@ struct mr_answer mr_answer_classify(int status, unsigned key, unsigned asc)
     default:
         return (struct mr_answer){MR_ANSWER_FAILED, EIO};
     }
+}
+
+bool mr_sense_is_deferred(unsigned response_code)
+{
+    return response_code == SCSI_SENSE_FIXED_DEFERRED_ERRORS ||
+           response_code == SCSI_SENSE_DESCRIPTOR_DEFERRED_ERRORS;
 }
 
 unsigned mr_answer_attention(int status, unsigned key, unsigned asc)

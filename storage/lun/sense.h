@@ -7,6 +7,7 @@
 #ifndef MR_STORAGE_LUN_SENSE_H
 #define MR_STORAGE_LUN_SENSE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Sense keys and codes (ASC in the high byte, ASCQ in the low one) that we act on. */
@@ -43,6 +44,10 @@ struct mr_answer {
  * CONDITION. ILLEGAL REQUEST gives EREMOTEIO, for callers that have a fallback;
  * everything unknown gives EIO. */
 struct mr_answer mr_answer_classify(int status, unsigned key, unsigned asc);
+
+/* Is the sense data (its response code) about an earlier command? The one that it came
+ * with was not carried out then, whatever the key says. SPC-4 section 4.5.7. */
+bool mr_sense_is_deferred(unsigned response_code);
 
 /* What an answer tells beside the fate of its command: bits. */
 enum mr_attention {

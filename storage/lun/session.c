@@ -276,4 +276,6 @@ void mr_session_close(struct mr_session *s)
     s->nop_sent_ns = 0;
     scsi_free_scsi_task(s->task);
     s->task = NULL;
+    scsi_free_scsi_task(s->spent);
+    s->spent = NULL;
 }

@@ -44,10 +44,11 @@ struct mr_session {
     /* The answer to the one command of a waiting caller. */
     bool waiting;
     bool answered;
-    int status;             /* enum scsi_status */
-    char why[128];          /* libiscsi's words for a status other than GOOD */
-    struct scsi_task *task; /* owned, or NULL */
-    unsigned resets;        /* answers so far that told of a reset (29/xx) */
+    int status;              /* enum scsi_status */
+    char why[128];           /* libiscsi's words for a status other than GOOD */
+    struct scsi_task *task;  /* owned, or NULL */
+    struct scsi_task *spent; /* the one before: see question.c */
+    unsigned resets;         /* answers so far that told of a reset (29/xx) */
 };
 
 /* Connects and logs in to the first portal that works, all before deadline_ns (shared out

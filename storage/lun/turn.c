@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -155,8 +156,10 @@ static bool read_nothing(struct mr_io *io, int error)
         return true; /* ENOENT: the request was interrupted before we got it */
     if (error == EPERM)
         io->mount_ns = io->now_ns + MOUNT_PAUSE_NS;
+    else if (error == ENODEV || error == ECONNABORTED)
+        io->gone = true; /* the super block is gone, or the connection was aborted */
     else if (error != EAGAIN)
-        io->gone = true; /* ENODEV: the super block is gone; ECONNABORTED */
+        abort(); /* not "released": another server takes over what we had */
     return false;
 }
 
@@ -218,9 +221,9 @@ static void send_due(struct mr_io *io)
     }
 }
 
-/* A target may answer before it took all the data of a write: what libiscsi has still to
- * send then points at the task and at the data. It does not say which commands that
- * concerns, so all wait until nothing is left. */
+/* A target may answer before it took all the data that it asked for: what libiscsi has
+ * still to send then points at the task and at the data. It does not say which commands
+ * that concerns, so all wait until nothing is left. */
 static void free_settled(struct mr_io *io)
 {
     struct mr_slot *slot;

@@ -138,6 +138,24 @@ static int link_path(char dst[PATH_MAX], const char *runtime_dir, const char *to
     return mr_format(dst, PATH_MAX, "%s/lun/%s.cgroup", runtime_dir, token);
 }
 
+/* Version 2: the group has memory of its own only where the one above hands the
+ * controller down; cgroups(7). */
+static int check_memory(const char *path)
+{
+    char name[PATH_MAX];
+    MR_AUTO_FREE char *text = NULL;
+    ssize_t r = mr_format(name, sizeof(name), "%s/cgroup.controllers", path);
+
+    if (r == 0)
+        r = mr_read_file(AT_FDCWD, name, TEXT_MAX, &text);
+    if (r < 0)
+        return r == -ENOENT ? 0 : (int)r; /* version 1 */
+    for (char *rest = text, *word; (word = strsep(&rest, " \n"));)
+        if (strcmp(word, "memory") == 0)
+            return 0;
+    return -ENOTSUP;
+}
+
 static int put_into(const char *path, pid_t pid)
 {
     char text[16];
@@ -170,6 +188,10 @@ int mr_cgroup_join(const char *runtime_dir, const char *token, pid_t pid, char *
     if (symlink(path, link) < 0 && errno != EEXIST)
         return mr_fail(err, MR_E_INTERNAL, errno, "symlink '%s'", link);
     r = mkdir(path, 0755) < 0 && errno != EEXIST ? -errno : 0;
+    if (r == 0) {
+        what = "no memory controller for the control group";
+        r = check_memory(path);
+    }
     if (r == 0) {
         what = "enter the control group";
         r = put_into(path, pid);

@@ -9,6 +9,7 @@ import pathlib
 import re
 import signal
 import threading
+import time
 
 import pytest
 
@@ -20,6 +21,7 @@ from mooring.wait import eventually
 MIB = 1 << 20
 FILE_BYTES = 2 * MIB
 BLOCK = 64 << 10
+INQUIRY, PR_IN, PR_OUT = 0x12, 0x5E, 0x5F
 WERO = 5  # write exclusive, registrants only
 
 
@@ -43,6 +45,24 @@ class Gate(Proxy):
             self._break(source, sink)
         else:
             super()._copy(source, sink, lie)
+
+
+class Killer(Proxy):
+    """Kills the worker of an attach that has sent so many PERSISTENT RESERVE OUT, when the next command of a kind comes
+    by. The answer to that one takes its time."""
+
+    def __init__(self, port, outs, command):
+        super().__init__(port)
+        self.outs, self.command = outs, command
+        self.killed = []
+
+    def _count(self, command):
+        super()._count(command)
+        if command == self.command and self.commands[PR_OUT] >= self.outs and not self.killed:
+            self.killed = [process.pid for process in kernel.our_processes("mooring-worker")]
+            for pid in self.killed:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.3)
 
 
 class Writers(threading.Thread):
@@ -160,6 +180,9 @@ def test_the_second_node_is_refused_and_then_takes_over(nodes):
     fill(doc, b"0")
     for spec in (spec_two, preempting(spec_two, "0x1234567800000001")):
         refused(two, spec, key)
+    unfenced = {**spec_two, "source": {**spec_two["source"], "fencing": "off"}}
+    problem = two.put("v", unfenced).expect(409, code="source-in-use").json
+    assert key in problem["detail"] and "reserve" in problem["remedy"], problem
     lun.control(one, "fence")
     assert key_of(one) == key, "a refused node leaves nothing"
     assert two.get("v").status == 404 or two.get("v").json["state"] == "failed"
@@ -268,6 +291,43 @@ def test_the_node_takes_over_what_its_dead_server_left(nodes):
     assert set(on_disk(shared)) == set(b"1")
     one.detach("v")
     two.attach("v", spec_two)
+    two.detach("v")
+
+
+def test_detach_releases_though_the_server_died_with_the_file(nodes):
+    """The server that finds the file released has never had a session."""
+    one, _, spec_one, two, spec_two = nodes
+    doc = one.attach("v", spec_one)
+    key_of(one)
+    device = os.open(doc["device"], os.O_RDONLY)
+    [keeper], [server] = lun.keepers(), lun.servers()
+    operation = one.delete("v", wait=2).expect(202).operation
+    os.kill(keeper.pid, signal.SIGSTOP)
+    try:
+        os.kill(server.pid, signal.SIGKILL)
+        os.close(device)
+        eventually(lambda: not kernel.still_mapped(doc), 10, "the device is let go")
+    finally:
+        os.kill(keeper.pid, signal.SIGCONT)
+    assert one.operation(operation, wait=20)["state"] == "done"
+    two.attach("v", spec_two)
+    key_of(two)
+    two.detach("v")
+
+
+@pytest.mark.parametrize("outs, command", [(1, PR_IN), (2, INQUIRY)], ids=["registered", "reserved"])
+def test_start_that_is_called_off_leaves_nothing(nodes, target, outs, command):
+    one, _, _, two, spec_two = nodes
+    killer = Killer(target.port, outs, command)
+    killer.start()
+    try:
+        one.put("v", reserving(target, portals=[killer.portal])).expect(500)
+        assert killer.killed
+        eventually(lambda: not lun.keepers(), 10, "the keeper has ended")
+        two.attach("v", spec_two)
+        key_of(two)
+    finally:
+        killer.cut()
     two.detach("v")
 
 

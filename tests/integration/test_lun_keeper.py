@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -129,3 +130,61 @@ def test_watcher_is_told_of_changes(agent, target):
         watcher.kill()
         watcher.wait()
     a.delete("v", wait=20, accept_data_loss="true").expect(200)
+
+
+def test_programs_that_do_not_serve_never_cost_the_volume(agent, target):
+    """However often somebody tries: each time the one before goes on."""
+    a = agent()
+    a.attach("v", target.spec(fs="ext4"))
+    before = lun.status(a)
+    for program in ["/bin/true", "/etc/passwd"] * 8:
+        said = lun.control(a, "hand-over", check=False, program=program)
+        assert said["ok"] is False and "the one before" in said["error"]["message"], said
+    now = eventually(lambda: (s := lun.status(a))["state"] == "up" and s, 10, "it is up again")
+    assert now["pid"] == before["pid"] and a.get("v").json["state"] == "attached"
+    a.detach("v")
+
+
+class Client:
+    """Of the control socket, in two steps: ask, and later hear."""
+
+    def __init__(self, a):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(30)
+        [path] = (a.runtime / "lun").glob("*.sock")
+        self.socket.connect(str(path))
+
+    def ask(self, verb, **arguments):
+        self.socket.send(json.dumps({"version": 3, "cmd": verb, **arguments}).encode())
+
+    def hear(self):
+        return json.loads(self.socket.recv(1 << 20))
+
+
+def test_program_on_trial_is_not_lost_to_a_second_order(agent, target):
+    """A hand-over that is asked for while the server of another one starts."""
+    a = agent()
+    doc = a.attach("v", target.spec(fs="ext4"))
+    [keeper], [server] = lun.keepers(), lun.servers()
+    first, second = Client(a), Client(a)
+    os.kill(server.pid, signal.SIGSTOP)
+    first.ask("hand-over", program=str(build_dir() / "libexec/mooring/mooring-lun"))
+    second.ask("stats")
+    assert second.hear()["ok"], "the order was taken"
+    os.kill(keeper.pid, signal.SIGSTOP)
+    try:
+        os.kill(server.pid, signal.SIGCONT)
+        stat = pathlib.Path(f"/proc/{server.pid}/stat")
+        eventually(lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "Z", 10, "it has handed over")
+        second.ask("hand-over")
+    finally:
+        os.kill(keeper.pid, signal.SIGCONT)  # sees the end and the second order at once
+    assert first.hear()["ok"]
+    second.hear()
+    for _ in range(2):
+        eventually(lambda: lun.status(a)["state"] == "up", 10, "it is up again")
+        [server] = lun.servers()
+        os.kill(server.pid, signal.SIGKILL)
+        eventually(lambda pid=server.pid: [p for p in lun.servers() if p.pid != pid], 10, "another server")
+    kernel.syncfs(doc["mount_path"])
+    a.detach("v")

@@ -63,6 +63,23 @@ def test_exchange_under_load(agent, target):
     kernel.run("e2fsck", "-fn", target.luns[1])
 
 
+def test_a_new_server_is_no_outage_of_the_target(agent, target):
+    """replacement_timeout_s 0: the target was not away."""
+    a = agent()
+    doc = a.attach("v", target.spec(fs="ext4", replacement=0))
+    with Load(doc["mount_path"]) as load:
+        for kill in (False, True, False):
+            [server] = lun.servers()
+            if kill:
+                os.kill(server.pid, signal.SIGKILL)
+            else:
+                lun.control(a, "hand-over")
+            exchanged(server.pid)
+            load.goes_on(30)
+    assert load.errors == [] and load.check()
+    a.detach("v")
+
+
 def test_stopped_server_can_be_aborted(agent, target):
     a = agent()
     doc = a.attach("v", target.spec())

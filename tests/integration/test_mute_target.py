@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import socket
 import time
 
 import pytest
@@ -26,6 +27,26 @@ def test_silent_during_attach(agent, target, image):
     assert TIMEOUT_S - 0.5 < took < 3 * TIMEOUT_S + 3, f"{took:.1f} s"
     target.cont()
     assert a.attach("v", target.spec())["state"] == "attached"
+
+
+def test_silent_name_server(agent, target, tmp):
+    """An error that says so, in time; and one portal that needs no name is enough."""
+    a = agent(config={"iscsi": {"timeout_seconds": 6}})
+    conf = pathlib.Path(tmp, "resolv.conf")
+    conf.write_text("nameserver 127.0.0.77\n")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
+        mute.bind(("127.0.0.77", 53))
+        kernel.run("mount", "--bind", conf, "/etc/resolv.conf")
+        try:
+            started = time.monotonic()
+            problem = a.put("v", target.spec(portals=["name.example.test"])).expect(502, code="portal-unreachable")
+            assert "resolved" in problem.json["detail"] and time.monotonic() - started < 6, problem
+            many = [f"name{n}.example.test" for n in range(8)]
+            a.put("v", target.spec(portals=many)).expect(504, code="target-timeout")
+            a.attach("v", target.spec(portals=["name.example.test", target.portal]))
+        finally:
+            kernel.run("umount", "/etc/resolv.conf")
+    a.detach("v")
 
 
 def test_silent_in_the_middle_of_an_attach(agent, target, image):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import socket
 import sqlite3
 import struct
 import time
@@ -176,6 +177,20 @@ def test_attached_already(agent, image, target):
     assert a.get("v").json["state"] == a.get("l").json["state"] == "attached"
 
 
+def test_attached_already_while_the_target_is_mute(agent, target):
+    """The dry run says what the PUT does."""
+    a = agent(config={"iscsi": {"timeout_seconds": 2}})
+    spec = target.spec()
+    a.attach("v", spec)
+    target.stop()
+    try:
+        document = look(a, "v", spec, attached=True)
+        real = a.put("v", spec, wait=10)
+    finally:
+        target.cont()
+    assert document["would"] == "verify" and real.status == 200, (document, real)
+
+
 def test_same_disk_by_another_name(agent, targets):
     """Two targets, one LUN: only what the LUN says of itself tells."""
     a = agent()
@@ -288,6 +303,21 @@ def test_reservation_of_another_node_is_in_the_way(agent, target):
     assert look(b, "w", spec)["would"] == "attach"
 
 
+def test_reservation_is_in_the_way_of_who_wants_none(agent, target):
+    """A PUT without fencing cannot write either: what it answers, the dry run says before."""
+    a = agent()
+    b = agent(config={"iscsi": {"initiator_name": "iqn.2026-11.example.test:other"}})
+    reserving = target.spec()
+    reserving["source"]["fencing"] = "reserve"
+    key = a.attach("v", reserving)["fencing"]["key"]
+    document = look(b, "w", target.spec())
+    b.put("w", target.spec(), wait=30).expect(409, code="source-in-use")
+    assert key in refused(document, "source-in-use")["message"]
+    b.delete("w", wait=30)
+    a.detach("v")
+    assert look(b, "w", target.spec())["would"] == "attach"
+
+
 def test_every_portal_is_reported(agent, target):
     a = agent(config={"iscsi": {"timeout_seconds": TIMEOUT_S}})
     with portals.never_accepts() as dropping:
@@ -355,3 +385,46 @@ def test_mute_file_ends_with_its_deadline(agent, fuse_files):
     assert a.request("GET", "/livez").expect(200).ms < 250
     file.recover()
     nothing_left(a)
+
+
+@contextlib.contextmanager
+def named(directory, name, *addresses):
+    """In this mount namespace only, which the agent shares."""
+    hosts = pathlib.Path(directory, "hosts")
+    hosts.write_text("127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for address in addresses))
+    kernel.run("mount", "--bind", str(hosts), "/etc/hosts")
+    try:
+        yield
+    finally:
+        kernel.run("umount", "/etc/hosts")
+
+
+def test_every_address_of_a_name_is_tried(agent, targets, tmp):
+    """As by an attach: that the first address takes no connection says little of a portal."""
+    target = targets(address="127.0.0.9")
+    target.add_lun(320 * MIB)
+    with named(tmp, "portal.mooring.test", "127.0.0.1", target.address):
+        a = agent()
+        portal = "portal.mooring.test:%s" % target.portal.rsplit(":", 1)[1]
+        spec = target.spec(portals=[portal])
+        document = look(a, "v", spec)
+        assert document["would"] == "format" and document["portals"][0]["reachable"], document
+        found = a.request("GET", f"/discovery?driver=iscsi&portal={portal}").expect(200).json
+        assert [t["name"] for t in found["targets"]] == [target.name]
+        a.attach("v", spec)
+        a.detach("v")
+
+
+def test_caller_that_hangs_up_leaves_no_helper(agent):
+    """A connection request that nobody answers keeps no process that nobody waits for: they would be without number."""
+    a = agent(config={"iscsi": {"timeout_seconds": 20}})
+    with portals.never_accepts() as portal:
+        body = json.dumps({"source": {"driver": "iscsi", "portals": [portal], "target": "iqn.2026-11.example:x", "lun": 1},
+                           "filesystem": {"type": "xfs"}})
+        for _ in range(2):
+            with socket.socket(socket.AF_UNIX) as caller:
+                caller.connect(str(a.socket))
+                caller.sendall(f"PUT /volumes/v?dry_run=true HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                               f"Content-Length: {len(body)}\r\n\r\n{body}".encode())
+                eventually(lambda: kernel.our_processes("mooring-lun"), 10, "a helper tries to connect")
+            eventually(lambda: not kernel.our_processes("mooring-lun"), 5, "it ends with its caller")

@@ -311,6 +311,7 @@ static void test_discovery_that_fails_says_why(void **state)
     script(env, "discover", "[{'exit':3}]");
     discover(env);
     assert_int_equal(failure.code, MR_E_INTERNAL);
+    assert_int_equal(failure.residue, MR_RESIDUE_NONE);
     assert_null(env->engine->discoveries);
 }
 

@@ -6,6 +6,8 @@
  */
 #include "tests/unit/engine_link_env.h"
 
+#include "storage/discovery.h"
+
 #define LOST_WRITE                                                                       \
     "[{'error':{'code':'data-not-written','message':'EIO','remedy':'x'}},"               \
     "{'result':'unmounted'}]"
@@ -282,6 +284,109 @@ static void test_what_it_says_in_our_own_unmap_is_no_news(void **state)
     env_start(env);
 }
 
+/* The kernel kept the device: a PUT would bring back what gives errors only. */
+static void test_what_it_says_in_an_unmap_that_is_put_off_counts(void **state)
+{
+    struct env *env = *state;
+    script(env, "unmap", "[{'sleep_ms':300,'result':'bound','evidence':{}}]");
+    script(env, "gone", "[{'result':'bound','evidence':{}}]");
+    struct mr_operation *op = del(env, "v");
+    run_until(env, unmapping);
+    keeper_says(env, FENCED);
+    run_until(env, said_fenced);
+    run_until(env, held);
+    struct mr_operation *back = put_lun(env);
+    run_ms(env, 50);
+    assert_int_equal(mr_operation_ended(op), 0); /* not brought back */
+    (void)asked(env);
+    script(env, "gone", "[{'result':'gone','evidence':{}}]");
+    mr_detach_look_again(op);
+    run_to_end(env, back);
+    assert_int_equal(mr_operation_ended(op), 1);
+    assert_int_equal(mr_operation_ended(back), 1);
+    assert_non_null(strstr(asked(env), "gone map identify"));
+    assert_int_equal(v(env)->transport_end, MR_TRANSPORT_UNKNOWN);
+}
+
+static struct json_object *looked; /* what a dry run has answered */
+static bool answered;
+
+static void on_looked(void *ctx, struct json_object *json, const struct mr_err *err)
+{
+    (void)ctx;
+    (void)err;
+    looked = json_object_get(json);
+    answered = true;
+}
+
+static bool has_answer(struct env *env)
+{
+    (void)env;
+    return answered;
+}
+
+/* The worker sees this; the answer is "would" or, when refused, the code. */
+static void assert_dry_run(struct env *env, const char *reply, const char *expected)
+{
+    struct mr_err err = {0};
+
+    script(env, "preflight", reply);
+    answered = false;
+    if (!mr_engine_preflight(env->engine, "v", lun_spec(env), on_looked, NULL, &err))
+        fail_msg("preflight: %s", err.message);
+    run_until(env, has_answer);
+    const char *would = mr_json_get_string(looked, "would");
+    assert_non_null(would);
+    if (strcmp(would, "refused") == 0)
+        would = mr_json_get_string(mr_json_get(looked, "problem"), "code");
+    assert_string_equal(would, expected);
+    (void)json_object_put(mr_take_ptr(looked));
+}
+
+#define LOOK(content)                                                                    \
+    "[{'serial':'s','wwn':'','size_bytes':4096,'block_size':512,'source_key':'k',"       \
+    "'content':" content "}]"
+#define MUTE "[{'error':{'code':'target-timeout','message':'mute'}}]"
+
+/* A PUT would detach it first, and then meet whatever is there. */
+static void test_dry_run_knows_that_it_is_attached_afresh(void **state)
+{
+    struct env *env = *state;
+    assert_dry_run(env, LOOK("'blank'"), "verify");
+    keeper_says(env, MISMATCH);
+    run_until(env, is_failed);
+    assert_dry_run(env, LOOK("'blank'"), "format");
+    assert_dry_run(env, LOOK("'formatted','fs_type':'xfs'"), "attach");
+    assert_dry_run(env, LOOK("'formatted','fs_type':'ext4'"), "wrong-filesystem");
+    assert_dry_run(env, MUTE, "target-timeout");
+    v(env)->data_not_written = true;
+    assert_dry_run(env, LOOK("'formatted','fs_type':'xfs'"), "data-not-written");
+}
+
+/* To verify what is attached a PUT asks no target. */
+static void test_dry_run_of_what_is_attached_needs_no_target(void **state)
+{
+    struct env *env = *state;
+    assert_dry_run(env, MUTE, "verify");
+    struct mr_operation *op = put_lun(env);
+    run_to_end(env, op);
+    assert_int_equal(mr_operation_ended(op), 1);
+}
+
+static void test_dry_run_sees_what_keeps_a_detach_from_being_taken_back(void **state)
+{
+    struct env *env = *state;
+    script(env, "claim", "[{'result':'busy'}]");
+    struct mr_operation *op = del(env, "v");
+    run_until(env, held);
+    assert_dry_run(env, LOOK("'formatted','fs_type':'xfs'"), "verify");
+    v(env)->forced = true;
+    assert_dry_run(env, LOOK("'formatted','fs_type':'xfs'"), "data-not-written");
+    script(env, "claim", "[{'result':'claimed','unmap':'deferred'}]");
+    mr_detach_look_again(op);
+    run_to_end(env, op);
+}
+
 static void test_another_lun_is_a_failure_that_no_put_verifies(void **state)
 {
     struct env *env = *state;
@@ -329,6 +434,10 @@ int main(void)
         T(test_while_a_detach_waits_it_goes_to_its_end),
         T(test_failed_detach_leaves_it_fenced),
         T(test_what_it_says_in_our_own_unmap_is_no_news),
+        T(test_what_it_says_in_an_unmap_that_is_put_off_counts),
+        T(test_dry_run_knows_that_it_is_attached_afresh),
+        T(test_dry_run_of_what_is_attached_needs_no_target),
+        T(test_dry_run_sees_what_keeps_a_detach_from_being_taken_back),
         T(test_another_lun_is_a_failure_that_no_put_verifies),
         T(test_transport_that_an_operator_has_cut_is_a_failure),
 #undef T

@@ -111,7 +111,9 @@ static void test_a_pass_begins_by_itself_after_many_records(void **state)
     add_lines(f, 1, 500);
     let_it_prune(f);
     close_journal(f);
-    assert_lines(f, 1501, 2500);
+    /* Lines that came while it pruned are there beside the newest thousand. */
+    assert_in_range(query(f, "SELECT min(seq) FROM history"), 1001, 1501);
+    assert_int_equal(query(f, "SELECT max(seq) FROM history"), 2500);
 }
 
 static void test_a_clock_set_back_removes_nothing(void **state)

@@ -183,6 +183,7 @@ static void test_unit_attentions_are_retried_and_told(void **state)
 
     env_run();
     unique = env_read(0, 512);
+    env_turn(0); /* sent */
     env_sense(n++, UNIT_ATTENTION, 0x2a09);
     env_turn(0);
     env_sense(n++, UNIT_ATTENTION, 0x2900);
@@ -204,6 +205,29 @@ static void test_unit_attentions_are_retried_and_told(void **state)
     env_answer(n, SCSI_STATUS_RESERVATION_CONFLICT);
     env_expect(unique, -EBADE);
     assert_int_equal(env.io.attention, MR_ATTENTION_RESERVATION);
+}
+
+/* SPC-4 section 4.5.7: the command that tells of an earlier one was not carried out. */
+static void test_a_deferred_error_that_was_recovered_is_no_success(void **state)
+{
+    (void)state;
+    const unsigned char deferred[] = {SCSI_SENSE_FIXED_DEFERRED_ERRORS,
+                                      SCSI_SENSE_DESCRIPTOR_DEFERRED_ERRORS};
+    uint64_t unique;
+
+    env_run();
+    unique = env_write(0, 512, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        env_last()->task->sense.error_type = deferred[i];
+        env_sense(i, 0x1, 0x1700);
+        env_expect_none(unique);
+        env_turn(0); /* settles */
+        env_turn(0);
+        assert_int_equal(env.command_count, i + 2);
+    }
+    env_last()->task->sense.error_type = SCSI_SENSE_FIXED_CURRENT;
+    env_sense(2, 0x1, 0x1700);
+    env_expect(unique, 0);
 }
 
 static void test_a_conflict_with_our_own_reservation_is_not_the_last_word(void **state)
@@ -253,6 +277,30 @@ static void test_a_busy_target_is_waited_for_as_long_as_an_absent_one(void **sta
     env_expect(unique, -EIO);
 }
 
+/* The end of a failover: busy for long, then a word about it. */
+static void test_a_long_wait_does_not_use_up_the_budget_of_unit_attentions(void **state)
+{
+    (void)state;
+    uint64_t unique;
+    unsigned n = 0;
+
+    env_run();
+    unique = env_write(0, 512, 1);
+    while (n < 40) {
+        env_answer(n++, SCSI_STATUS_BUSY);
+        env_turn(0); /* settles */
+        env_turn(400);
+        assert_int_equal(env.command_count, n + 1);
+    }
+    env_sense(n++, UNIT_ATTENTION, 0x2a06);
+    env_expect_none(unique);
+    env_turn(0);
+    env_turn(0);
+    assert_int_equal(env.command_count, n + 1);
+    env_good(n, 0);
+    env_expect(unique, 0);
+}
+
 static void test_memory_is_bounded_and_comes_back(void **state)
 {
     (void)state;
@@ -275,6 +323,7 @@ static void test_memory_is_bounded_and_comes_back(void **state)
             (void)env_read(0, 512);
         assert_false(mr_io_ready(&env.io));
         assert_int_equal(mr_io_in_flight(&env.io), MR_POOL_SLOTS);
+        env_turn(0); /* sent: what is answered now is free at once */
         env_good_all();
         (void)env_replies(0);
         assert_true(mr_io_ready(&env.io));
@@ -313,6 +362,38 @@ static void test_a_write_answered_early_keeps_its_memory(void **state)
     assert_int_equal(data[0], 0x33);
 }
 
+/* A hostile target's R2T for a READ: libiscsi queues a Data-Out that points at the task.
+ */
+static void test_a_read_answered_early_keeps_its_task(void **state)
+{
+    (void)state;
+    uint64_t read, sync, busy;
+
+    env_run();
+    env.queue_full = true;
+    read = env_read(0, 4096);
+    sync = env_sync();
+    busy = env_read(4096, 4096);
+    env_turn(0);
+    env_good(0, 0x11);
+    env_good(1, 0);
+    env_answer(2, SCSI_STATUS_BUSY);
+    env_expect(read, 0);
+    env_expect(sync, 0);
+    env_turn(1000);
+    env_expect_none(busy);
+    assert_int_equal(env.tasks, 3);
+    assert_int_equal(env.command_count, 3);
+    env.queue_full = false;
+    env_turn(0);
+    assert_int_equal(env.tasks, 0);
+    env_turn(0);
+    assert_int_equal(env.command_count, 4);
+    env_good(3, 0x22);
+    env_expect(busy, 0);
+    assert_int_equal(env.tasks, 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, env_set_up, env_tear_down)
@@ -326,10 +407,13 @@ int main(void)
         TEST(test_zeroing_is_split_by_the_targets_limit),
         TEST(test_what_the_target_cannot_do_has_a_fallback),
         TEST(test_unit_attentions_are_retried_and_told),
+        TEST(test_a_deferred_error_that_was_recovered_is_no_success),
         TEST(test_a_conflict_with_our_own_reservation_is_not_the_last_word),
         TEST(test_a_busy_target_is_waited_for_as_long_as_an_absent_one),
+        TEST(test_a_long_wait_does_not_use_up_the_budget_of_unit_attentions),
         TEST(test_memory_is_bounded_and_comes_back),
         TEST(test_a_write_answered_early_keeps_its_memory),
+        TEST(test_a_read_answered_early_keeps_its_task),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -115,6 +115,34 @@ static void test_refusing_answers_all_until_there_is_a_session(void **state)
     env_expect(late, 0);
 }
 
+/* Fenced: what was answered is answered, nothing else reaches the LUN. */
+static void test_nothing_more_goes_into_a_paused_session(void **state)
+{
+    (void)state;
+    uint64_t at_target, busy, late;
+
+    env_run();
+    at_target = env_write(0, 512, 1);
+    busy = env_write(512, 512, 1);
+    env_turn(0);
+    env_answer(1, SCSI_STATUS_BUSY);
+    mr_io_pause(&env.io);
+    late = env_write(1024, 512, 1);
+    env_turn(0);
+    env_turn(1000);
+    env_turn(0);
+    env_good(0, 0);
+    assert_int_equal(env.command_count, 2);
+    env_expect(at_target, 0);
+    env_expect_none(busy);
+    env_lose(true);
+    mr_io_refuse(&env.io);
+    env_expect(busy, -EIO);
+    env_expect(late, -EIO);
+    mr_io_pause(&env.io);
+    env_expect(env_write(0, 512, 1), -EIO);
+}
+
 static void test_nothing_goes_into_a_session_that_is_lost(void **state)
 {
     (void)state;
@@ -311,7 +339,6 @@ static void test_a_grown_lun_is_told_to_the_kernel(void **state)
     (void)state;
     uint64_t unique;
 
-    assert_int_equal(mr_io_resized(&env.io, ENV_SIZE), -EINVAL);
     assert_int_equal(mr_io_resized(&env.io, ENV_SIZE - 512), -EINVAL);
     assert_int_equal(mr_io_resized(&env.io, 2 * ENV_SIZE), 0);
     assert_int_equal(env_replies(0), 1);
@@ -322,6 +349,18 @@ static void test_a_grown_lun_is_told_to_the_kernel(void **state)
     unique = env_write(2 * ENV_SIZE - 512, 512, 1);
     env_good_all();
     env_expect(unique, 0);
+}
+
+/* The first server died between its two steps. */
+static void test_a_size_that_the_kernel_may_not_know_is_told_again(void **state)
+{
+    (void)state;
+
+    atomic_store(&env.page.size_bytes, 2 * ENV_SIZE);
+    env_restart();
+    assert_int_equal(mr_io_resized(&env.io, 2 * ENV_SIZE), 0);
+    assert_int_equal(env_replies(0), 1);
+    assert_int_equal(env.replies[0].error, FUSE_NOTIFY_INVAL_INODE);
 }
 
 static void test_a_drain_leaves_requests_with_the_kernel(void **state)
@@ -360,6 +399,7 @@ int main(void)
         TEST(test_a_lost_callback_loses_no_request),
         TEST(test_zeroing_starts_again_in_a_new_session),
         TEST(test_refusing_answers_all_until_there_is_a_session),
+        TEST(test_nothing_more_goes_into_a_paused_session),
         TEST(test_nothing_goes_into_a_session_that_is_lost),
         TEST(test_a_request_that_costs_sessions_is_given_up),
         TEST(test_a_request_does_not_pay_for_an_earlier_one),
@@ -370,6 +410,7 @@ int main(void)
         TEST(test_an_older_kernel_is_not_asked),
         TEST(test_opens_are_counted),
         TEST(test_a_grown_lun_is_told_to_the_kernel),
+        TEST(test_a_size_that_the_kernel_may_not_know_is_told_again),
         TEST(test_a_drain_leaves_requests_with_the_kernel),
         TEST(test_the_end_of_the_connection_is_seen_without_room),
     };

@@ -49,6 +49,15 @@ static void test_patience_is_a_setting(void **state)
     assert_int_equal(mr_policy_patience(7, -1), INT64_MAX);
 }
 
+static void test_a_restart_of_the_server_is_no_outage_of_the_target(void **state)
+{
+    (void)state;
+    assert_int_equal(mr_policy_patience_restarted(7, 0, 15000), 7 + 15 * MR_NS_PER_S);
+    assert_int_equal(mr_policy_patience_restarted(7, 120000, 15000),
+                     7 + 120 * MR_NS_PER_S);
+    assert_int_equal(mr_policy_patience_restarted(7, -1, 15000), INT64_MAX);
+}
+
 static void test_a_round_visits_each_portal_once_the_good_one_first(void **state)
 {
     (void)state;
@@ -146,6 +155,7 @@ int main(void)
         cmocka_unit_test(test_pauses_grow_with_the_outage_up_to_a_bound),
         cmocka_unit_test(test_refused_credentials_are_tried_slowly),
         cmocka_unit_test(test_patience_is_a_setting),
+        cmocka_unit_test(test_a_restart_of_the_server_is_no_outage_of_the_target),
         cmocka_unit_test(test_a_round_visits_each_portal_once_the_good_one_first),
         cmocka_unit_test(test_an_outage_is_over_when_all_that_waited_is_answered),
         cmocka_unit_test(test_only_the_same_lun_or_a_grown_one_is_accepted),

@@ -78,6 +78,14 @@ static void test_some_answers_ask_for_attention(void **state)
     assert_int_equal(mr_answer_attention(BUSY, 0x6, 0x2900), 0);
 }
 
+static void test_sense_about_an_earlier_command_is_told_apart(void **state)
+{
+    (void)state;
+    assert_true(mr_sense_is_deferred(0x71) && mr_sense_is_deferred(0x73));
+    assert_false(mr_sense_is_deferred(0x70) || mr_sense_is_deferred(0x72));
+    assert_false(mr_sense_is_deferred(0));
+}
+
 static void test_login_status_is_found_in_the_text(void **state)
 {
     (void)state;
@@ -106,6 +114,7 @@ int main(void)
         cmocka_unit_test(test_statuses_become_answers),
         cmocka_unit_test(test_sense_becomes_errno),
         cmocka_unit_test(test_some_answers_ask_for_attention),
+        cmocka_unit_test(test_sense_about_an_earlier_command_is_told_apart),
         cmocka_unit_test(test_login_status_is_found_in_the_text),
         cmocka_unit_test(test_text_without_a_login_status_gives_none),
     };

@@ -101,7 +101,8 @@ static void test_fields_of_another_form_are_null(void **state)
                   " 'portal': {}, 'timeout_ms': -5, 'replacement_ms': -2, 'more': 1,"
                   " 'header_digest': []}, 'fencing': {'mode': 'reserve', 'key': '12',"
                   " 'registered': 'yes', 'holder': '0xg', 'type': 'all',"
-                  " 'generation': -1, 'keys': ['0x', '0x11112222333344445', 7, '0x7'],"
+                  " 'generation': -1, 'keys': ['0x', '0x11112222333344445', 7, '0x7',"
+                  " '0x7\\u0000<b>'],"
                   " 'checked_at': 0}}",
                   &report),
         0);

@@ -75,6 +75,21 @@ static bool exists(const char *path)
     return lstat(path, &st) == 0;
 }
 
+/* Version 2 has a file that says so. */
+static bool has_memory(const char *path)
+{
+    char name[ENV_PATH];
+    char text[256] = "";
+
+    assert_int_equal(mr_format(name, sizeof(name), "%s/cgroup.controllers", path), 0);
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return true;
+    assert_true(read(fd, text, sizeof(text) - 1) >= 0);
+    (void)close(fd);
+    return strstr(text, "memory") != NULL;
+}
+
 static void test_group_holds_the_process_and_goes_with_it(void **state)
 {
     char token[MR_TOKEN_TEXT];
@@ -102,6 +117,7 @@ static void test_group_holds_the_process_and_goes_with_it(void **state)
         assert_false(exists(link));
     } else {
         assert_true(exists(path) && exists(link));
+        assert_true(has_memory(path));
         assert_false(mr_cgroup_remove(env_dir, token, 0)); /* somebody is in it */
         assert_true(exists(path) && exists(link));
     }
