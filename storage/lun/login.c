@@ -147,7 +147,7 @@ static int create_context(struct mr_session *s, const struct mr_lun_start *start
     iscsi_set_noautoreconnect(s->iscsi, 1);
     (void)iscsi_set_session_type(s->iscsi, ISCSI_SESSION_NORMAL);
     (void)iscsi_set_targetname(s->iscsi, start->target);
-    mr_lun_isid(start->token, &random, &qualifier);
+    mr_lun_isid(start->isid, &random, &qualifier);
     (void)iscsi_set_isid_random(s->iscsi, random, qualifier);
     iscsi_set_tcp_user_timeout(s->iscsi, (int)(s->timeout_ns / MR_NS_PER_MS));
     iscsi_set_tcp_syncnt(s->iscsi, SYN_RETRIES);

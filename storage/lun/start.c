@@ -133,6 +133,20 @@ static int check_numbers(struct json_object *json, struct mr_lun_start *ret,
     return 0;
 }
 
+static int get_isid(struct json_object *json, struct mr_lun_start *ret,
+                    struct mr_err *err)
+{
+    const char *digits = mr_json_get_string(json, "isid");
+
+    if (!digits)
+        digits = ret->token;
+    else if (strlen(digits) != MR_ISID_DIGITS ||
+             strspn(digits, "0123456789abcdef") != MR_ISID_DIGITS)
+        return bad(err, "isid");
+    memcpy(ret->isid, digits, MR_ISID_DIGITS); /* a token has more of them */
+    return 0;
+}
+
 int mr_lun_start_decode(struct json_object *json, struct mr_lun_start *ret,
                         struct mr_err *err)
 {
@@ -162,19 +176,21 @@ int mr_lun_start_decode(struct json_object *json, struct mr_lun_start *ret,
         r = get_choice(json, "header_digest", "none", "crc32c", &ret->header_digest, err);
     if (r == 0)
         r = get_fencing(json, ret, err);
+    if (r == 0)
+        r = get_isid(json, ret, err);
     mr_json_copy_string(json, "cgroup", ret->cgroup, sizeof(ret->cgroup));
     mr_json_copy_string(json, "cgroup_problem", ret->cgroup_problem,
                         sizeof(ret->cgroup_problem));
     return r == 0 ? check_numbers(json, ret, err) : r;
 }
 
-void mr_lun_isid(const char *token, uint32_t *ret_random, uint32_t *ret_qualifier)
+void mr_lun_isid(const char *digits, uint32_t *ret_random, uint32_t *ret_qualifier)
 {
     char part[7] = "";
 
-    memcpy(part, token, 6);
+    memcpy(part, digits, 6);
     *ret_random = (uint32_t)strtoul(part, NULL, 16);
-    memcpy(part, token + 6, 4);
+    memcpy(part, digits + 6, 4);
     part[4] = '\0';
     *ret_qualifier = (uint32_t)strtoul(part, NULL, 16);
 }

@@ -31,6 +31,7 @@
 #define MR_LUN_EXIT_HANDED_OVER 75 /* on order, with nothing left to answer */
 
 #define MR_LUN_PORTALS_MAX 8
+#define MR_ISID_DIGITS 10
 #define MR_ISCSI_NAME 224 /* RFC 7143 section 4.2.7: at most 223 bytes */
 #define MR_LUN_TIMEOUT_MIN_MS 1000
 #define MR_LUN_TIMEOUT_MAX_MS 600000
@@ -57,23 +58,27 @@ struct mr_lun_start {
     bool reserve;              /* fence others off by a persistent reservation */
     uint64_t preempt;          /* the key that may be taken over; 0: none */
     bool read_only;
+    /* Of all sessions: the same for every attachment of this LUN by this agent, so that a
+     * new one ends what is left of an old one at the target (session reinstatement, RFC
+     * 7143 section 6.3.5), with the writes that it had not yet done. */
+    char isid[MR_ISID_DIGITS + 1];
     char cgroup[PATH_MAX];    /* its directory, or "" */
     char cgroup_problem[128]; /* why there is none of our own, or "" */
 };
 
 /* {token, runtime_dir, portals, target, lun, initiator_name, timeout_ms, read_only,
  * chap?: {username, password, mutual?: {username, password}}, header_digest?: "none" or
- * "crc32c", replacement_ms?, fencing?: "off" or "reserve", preempt?: "0x...", cgroup?,
- * cgroup_problem?}. Returns 0, or -EINVAL with MR_E_INVALID_REQUEST. Values of secrets
- * never get into err. */
+ * "crc32c", replacement_ms?, fencing?: "off" or "reserve", preempt?: "0x...", isid? (hex
+ * digits; else those of the token), cgroup?, cgroup_problem?}. Returns 0, or -EINVAL with
+ * MR_E_INVALID_REQUEST. Values of secrets never get into err. */
 int mr_lun_start_decode(struct json_object *json, struct mr_lun_start *ret,
                         struct mr_err *err);
 
 /* "0x" and 1 to 16 hex digits, not 0: a reservation key. Returns 0 or -EINVAL. */
 int mr_lun_key_parse(const char *text, uint64_t *ret);
 
-/* 24 and 16 bits for an ISID of the type "random" (RFC 7143 section 11.12.5), fixed by
- * the token. */
-void mr_lun_isid(const char *token, uint32_t *ret_random, uint32_t *ret_qualifier);
+/* 24 and 16 bits for an ISID of the type "random" (RFC 7143 section 11.12.5) from at
+ * least MR_ISID_DIGITS hex digits. */
+void mr_lun_isid(const char *digits, uint32_t *ret_random, uint32_t *ret_qualifier);
 
 #endif

@@ -2,9 +2,12 @@
 #include "storage/worker/lun_start.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -90,6 +93,23 @@ static void give_group(const struct mr_map_request *request, pid_t pid,
         mr_json_set_text(message, "cgroup_problem", why.message);
 }
 
+/* See mr_lun_start.isid. The source lock sees to it that there is one session at a time.
+ */
+static void give_isid(const struct mr_map_request *request, struct json_object *message)
+{
+    char key[MR_KEY_TEXT] = "";
+    char text[PATH_MAX + MR_KEY_TEXT];
+    char digits[17];
+
+    if (mr_spec_source_key(request->spec, key, sizeof(key)) < 0 ||
+        mr_format(text, sizeof(text), "%s %s", request->runtime_dir, key) < 0)
+        return;
+    (void)snprintf(digits, sizeof(digits), "%016" PRIx64,
+                   mr_text_hash(text, strlen(text)));
+    digits[MR_ISID_DIGITS] = '\0';
+    mr_json_set_string(message, "isid", digits);
+}
+
 int mr_lun_spawn(const struct mr_map_request *request, int lock_fd,
                  struct mr_lun_child *server, struct mr_err *err)
 {
@@ -126,6 +146,7 @@ int mr_lun_spawn(const struct mr_map_request *request, int lock_fd,
     if (r < 0)
         return mr_err_context(err, r, "start '%s'", path);
     give_group(request, server->pid, message);
+    give_isid(request, message);
     return mr_msg_send(server->channel, message, -1, 0, err);
 }
 

@@ -3,6 +3,8 @@
 
 Several outages at a time, each on a volume and a target of its own: it is waiting that takes the time."""
 import concurrent.futures
+import os
+import signal
 import time
 
 import pytest
@@ -156,3 +158,22 @@ def test_deep_queue_through_outages(agent, target):
     assert counters["errors"] == 0 and counters["replayed"] > 0 and counters["lost_sessions"] >= 3
     a.detach("v")
     run("xfs_repair", "-n", target.luns[1])
+
+
+def test_attachment_ends_the_session_of_the_one_before(agent, targets, network):
+    """The target does not know that our end is gone: what it has still to write would come after what we write now."""
+    a = agent(network=network)
+    target = targets(network=network)
+    target.add_lun()
+    a.attach("v", target.spec())
+    [port] = network.connections(target.port)
+    [old] = target.connections()
+    with network.dropped("--sport", str(port)):
+        os.kill(lun.keepers()[0].pid, signal.SIGKILL)
+        eventually(lambda: a.get("v").json["state"] == "failed", 10, "the attachment has failed")
+        a.delete("v", wait=30, accept_data_loss="true").expect(200)
+        assert target.connections() == [old], "it knows nothing"
+        a.attach("v", target.spec())
+        [new] = target.connections()
+    assert new != old
+    a.detach("v")

@@ -85,7 +85,7 @@ static void test_a_message_that_is_no_object_is_refused(void **state)
     assert_int_equal(mr_lun_start_decode(NULL, &start, &err), -EINVAL);
 }
 
-static void test_the_isid_follows_from_the_token(void **state)
+static void test_the_isid_follows_from_hex_digits(void **state)
 {
     (void)state;
     uint32_t random;
@@ -122,7 +122,10 @@ static void test_what_is_left_out_has_a_default(void **state)
     assert_int_equal(start.replacement_ms, 120000);
     assert_false(start.mutual || start.header_digest || start.reserve);
     assert_true(start.preempt == 0);
+    assert_memory_equal(start.isid, start.token, MR_ISID_DIGITS);
     assert_string_equal(start.cgroup, "");
+    assert_int_equal(decode_with("{'isid': '0123456789'}", &start), 0);
+    assert_string_equal(start.isid, "0123456789");
 }
 
 static void test_options_are_decoded(void **state)
@@ -148,6 +151,9 @@ static void test_options_are_decoded(void **state)
 static void test_bad_options_are_refused(void **state)
 {
     static const char *const bad[] = {
+        "{'isid': '012345678'}",
+        "{'isid': '01234567890'}",
+        "{'isid': '012345678g'}",
         "{'header_digest': 'md5'}",
         "{'header_digest': true}",
         "{'replacement_ms': -2}",
@@ -177,7 +183,7 @@ int main(void)
         cmocka_unit_test(test_a_full_message_is_decoded),
         cmocka_unit_test(test_bad_members_are_refused),
         cmocka_unit_test(test_a_message_that_is_no_object_is_refused),
-        cmocka_unit_test(test_the_isid_follows_from_the_token),
+        cmocka_unit_test(test_the_isid_follows_from_hex_digits),
         cmocka_unit_test(test_what_is_left_out_has_a_default),
         cmocka_unit_test(test_options_are_decoded),
         cmocka_unit_test(test_bad_options_are_refused),
