@@ -90,13 +90,37 @@ int mr_fuse_resend(int fuse_fd)
     return send_message(fuse_fd, &head, NULL, 0);
 }
 
-int mr_fuse_forget_attributes(int fuse_fd)
+/* fs/fuse/dev.c, fuse_notify_store(): the only message that sets i_size for sure. What
+ * GETATTR answers is dropped by the kernel when a write has ended meanwhile
+ * (fs/fuse/inode.c, fuse_change_attributes()), and loop(4) reads nothing behind i_size.
+ */
+static int store_last_byte(int fuse_fd, uint64_t size_bytes)
+{
+    struct fuse_out_header head = {.error = FUSE_NOTIFY_STORE};
+    struct fuse_notify_store_out out = {
+        .nodeid = FUSE_ROOT_ID,
+        .offset = size_bytes - 1,
+        .size = 1,
+    };
+    char byte = 0;
+    const struct iovec body[] = {{&out, sizeof(out)}, {&byte, sizeof(byte)}};
+
+    return send_message(fuse_fd, &head, body, 2);
+}
+
+int mr_fuse_grow(int fuse_fd, uint64_t size_bytes)
 {
     struct fuse_out_header head = {.error = FUSE_NOTIFY_INVAL_INODE};
-    /* A negative offset: attributes only, there are no cached pages. */
-    struct fuse_notify_inval_inode_out out = {.ino = FUSE_ROOT_ID, .off = -1};
+    /* The page that the byte is in, and the attributes. */
+    struct fuse_notify_inval_inode_out out = {
+        .ino = FUSE_ROOT_ID,
+        .off = (int64_t)(size_bytes - 1),
+        .len = 1,
+    };
     const struct iovec body = {&out, sizeof(out)};
-    int r = send_message(fuse_fd, &head, &body, 1);
+    int r = store_last_byte(fuse_fd, size_bytes);
 
+    if (r == 0)
+        r = send_message(fuse_fd, &head, &body, 1);
     return r == -ENOENT ? 0 : r;
 }

@@ -34,8 +34,8 @@ int mr_fuse_reply(int fuse_fd, uint64_t unique, int error, const struct iovec *b
  * kernels. */
 int mr_fuse_resend(int fuse_fd);
 
-/* The file's size has changed: the kernel shall ask for the attributes again. Returns 0,
- * also when it has not got the file, or a negative errno. */
-int mr_fuse_forget_attributes(int fuse_fd);
+/* The file has grown to that size (not 0): the kernel takes it, and asks for the other
+ * attributes again. Returns 0, also when it has not got the file, or a negative errno. */
+int mr_fuse_grow(int fuse_fd, uint64_t size_bytes);
 
 #endif

@@ -270,5 +270,5 @@ int mr_io_resized(struct mr_io *io, uint64_t size_bytes)
         return -EINVAL;
     io->geometry.size_bytes = size_bytes;
     atomic_store(&io->page->size_bytes, size_bytes);
-    return mr_fuse_forget_attributes(io->fuse_fd);
+    return mr_fuse_grow(io->fuse_fd, size_bytes);
 }

@@ -120,10 +120,6 @@ static int first_facts(struct mr_link *link, int64_t deadline_ns, struct mr_err 
         r = acquire(link, &asker, err);
     else if (r == 0 && !link->start->read_only)
         r = mr_fence_in_the_way(&asker, err);
-    /* While a stale key of ours held it, MODE SENSE may have been refused. */
-    if (r == 0 && link->start->reserve)
-        r = mr_lun_identify(&link->session, link->start->target, deadline_ns,
-                            &page->facts, err);
     if (r == 0)
         r = mr_io_geometry(&page->facts, link->start->read_only, &page->geometry, err);
     if (r < 0)
@@ -153,9 +149,8 @@ int mr_link_start(struct mr_link *link, int watch_fd, int64_t deadline_ns,
 {
     int r;
 
+    mr_link_prepare(link);
     link->session.watch_fd = watch_fd;
-    link->session.lun = link->start->lun;
-    link->session.timeout_ns = atomic_load(&link->page->timeout_ms) * MR_NS_PER_MS;
     link->tried_ns = mr_now_ns();
     r = resolve(link, err);
     if (r == 0)

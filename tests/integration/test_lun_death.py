@@ -116,7 +116,9 @@ def test_dirty_with_a_writer(other, target, hold, fs):
     spec = target.spec(fs=fs)
     doc = a.attach("v", spec)
     data = save(doc)
-    writer = hold.writer(pathlib.Path(doc["mount_path"], "log"))
+    log = pathlib.Path(doc["mount_path"], "log")
+    writer = hold.writer(log)
+    eventually(lambda: log.stat().st_size > 2 * 4096, 20, "it has synced something")
     pathlib.Path(doc["mount_path"], "dirty").write_bytes(os.urandom(8 * MIB))
     failed_volume(a, kill_lun()[0])
     assert_others_work(calm)
@@ -128,8 +130,8 @@ def test_dirty_with_a_writer(other, target, hold, fs):
     take_down(a, doc)
     doc = a.attach("v", spec)
     assert_saved(doc, data)
-    log = pathlib.Path(doc["mount_path"], "log").stat().st_size
-    assert log >= int(said[-1]) * 4096, f"{said}, but only {log} bytes are there"
+    there = log.stat().st_size
+    assert there >= int(said[-1]) * 4096, f"{said}, but only {there} bytes are there"
 
 
 def put_until_attached(a, spec):

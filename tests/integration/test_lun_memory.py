@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Below a file system: memory may be what it is asked to free, and an idle volume costs next to nothing."""
+import mmap
 import os
 import pathlib
 import subprocess
@@ -8,12 +9,14 @@ import time
 import pytest
 
 from mooring import kernel, lun
-from mooring.load import Load
+from mooring.load import Load, fio
 from mooring.usage import wake_ups
 from mooring.wait import eventually
 
 RESIDENT_KIB = 40 << 10
 NOP_S = 5
+BLOCK = 4096
+GROWTHS = 5
 MEMORY = pathlib.Path("/sys/fs/cgroup/memory")
 WRITER = """
 import mmap, os, sys
@@ -90,20 +93,40 @@ def test_idle_volume(agent, target):
     a.detach("v")
 
 
+def last_block(node, size):
+    """Read from the device itself."""
+    fd = os.open(node, os.O_RDONLY | os.O_DIRECT)
+    try:
+        with mmap.mmap(-1, BLOCK) as page:
+            return os.preadv(fd, [page], size - BLOCK)
+    finally:
+        os.close(fd)
+
+
 def test_resize_under_load(agent, target):
+    """The kernel drops the attributes that it asked for when a write has ended meanwhile: there are many of them."""
     a = agent()
     doc = a.attach("v", target.spec())
-    before = lun.status(a)["size_bytes"]
-    with Load(doc["mount_path"]) as load:
-        target.kill()
-        os.truncate(target.luns[1], before * 2)
-        target.restart()
-        load.goes_on()
-        status = lun.control(a, "resize")
-        assert status["size_bytes"] == before * 2
-        kernel.run("losetup", "--set-capacity", doc["device"])
-        kernel.run("xfs_growfs", doc["mount_path"])
-        load.goes_on()
+    size = before = lun.status(a)["size_bytes"]
+    work = fio(doc["mount_path"] + "/fio", "--bs=4k", "--size=64m", "--iodepth=32", "--loops=1000")
+    try:
+        with Load(doc["mount_path"]) as load:
+            for _ in range(GROWTHS):
+                size += 64 << 20
+                target.kill()
+                os.truncate(target.luns[1], size)
+                target.restart()
+                load.goes_on()
+                status = lun.control(a, "resize")
+                assert status["size_bytes"] == size
+                kernel.run("losetup", "--set-capacity", doc["device"])
+                assert last_block(doc["device"], size) == BLOCK, "loop(4) reads nothing behind the size of its file"
+            kernel.run("xfs_growfs", doc["mount_path"])
+            load.goes_on()
+        assert work.poll() is None, "it ran all the time"
+    finally:
+        work.terminate()
+        work.wait(30)
     assert load.errors == [] and load.check()
     assert os.statvfs(doc["mount_path"]).f_blocks * os.statvfs(doc["mount_path"]).f_frsize > before * 1.5
     a.detach("v")
