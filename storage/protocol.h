@@ -92,7 +92,7 @@
  *             root), fuse_mounts [{mount_id, path}]}]. Whatever carries the mark of this runtime
  *             directory (mr_mark()) and neither token nor diskseq is known. Past the deadline, or
  *             when a device could not be asked: complete false. state: what the server says
- *             ("up"|"failed"|"stopping"), "mute", or "incompatible" (lun/control.h).
+ *             (mr_link_state_name()), "mute", or "incompatible" (lun/control.h).
  *
  * Probe: `mooring-worker probe` with the channel at fd 3. One command, no lock, then it exits. Maps,
  * mounts and changes nothing; may be killed at any time.

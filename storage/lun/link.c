@@ -82,18 +82,13 @@ static void go_down(struct mr_link *link, const char *reason)
     set_state(link, MR_LINK_DOWN, reason);
 }
 
-void mr_link_go_up(struct mr_link *link)
+void mr_link_run(struct mr_link *link)
 {
     link->up_ns = mr_now_ns();
     link->unsettled = false;
     link->restarted = false;
     mr_io_run(link->io, &link->session);
     set_state(link, MR_LINK_UP, NULL);
-}
-
-void mr_link_run(struct mr_link *link)
-{
-    mr_link_go_up(link);
 }
 
 /* How long an earlier server has been without a session. */

@@ -51,7 +51,8 @@ struct mr_link {
  * session.h, identify.h, mr_io_geometry() and fence.h; the session is then over. */
 int mr_link_start(struct mr_link *link, int watch_fd, int64_t deadline_ns,
                   struct mr_err *err);
-/* After mr_link_start() and mr_io_serve(): requests go out. */
+/* The session has passed everything: requests go out. After mr_link_start() and
+ * mr_io_serve(), and after every further login. */
 void mr_link_run(struct mr_link *link);
 /* Of a further server, after mr_io_serve(): the page knows the LUN, there is no session.
  * A final state stays. */

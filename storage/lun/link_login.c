@@ -250,7 +250,7 @@ static int try_portal(struct mr_link *link, size_t portal, struct mr_err *err)
     }
     atomic_store(&link->page->portal, (unsigned)portal);
     atomic_fetch_add(&link->page->counters.logins, 1);
-    mr_link_go_up(link);
+    mr_link_run(link);
     if (size_bytes > link->page->facts.size_bytes)
         mr_link_grow(link, size_bytes);
     return 0;

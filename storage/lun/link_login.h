@@ -22,8 +22,6 @@ uint32_t mr_link_random(void);
 
 /* --- link.c --- */
 
-/* The session passed everything. */
-void mr_link_go_up(struct mr_link *link);
 /* A final state: the session, if there is one, ends without a logout. */
 void mr_link_give_up(struct mr_link *link, enum mr_link_state state, const char *reason);
 /* The same after a logout, for a session in which nothing can be sent that does harm. */

@@ -28,7 +28,7 @@
 #define CUT_MS 2000 /* it gives its server some time for that */
 #define KILLED_MS 1000
 #define CGROUP_MS 500 /* what is left of it ends */
-#define LOCK_MS 3000  /* a server whose file was released logs out within 2 s */
+#define LOCK_MS 6000  /* one whose file was released drains and logs out in 4 s */
 #define IO_KB "1024"  /* one FUSE request; the default of 1280 would be split */
 
 /* The served file. The fstat is not only a check: it is what makes the kernel learn the
