@@ -25,9 +25,6 @@ DATA_BYTES = 256 << 10
 HIT_S, END_S, SETTLE_S = 15, 20, 25  # until a point is reached, a killed process is gone, the volume is at rest
 MUTE_S = 0.25  # how long a target is silent
 
-
-# fusectl: mounted by whoever starts the rigs.
-FUSE_CONNECTIONS = pathlib.Path("/sys/fs/fuse/connections")
 SANITIZER = re.compile(r"(ERROR|SUMMARY): \w+Sanitizer.*|.*: runtime error: .*")
 
 
@@ -45,9 +42,9 @@ def points_build():
 
 
 def fuse_connection(number):
-    """(number, what tells it from others that have the number later), or None."""
+    """(number, what tells it from others that have the number later), or None. Needs kernel.mount_fusectl()."""
     try:
-        return number, (FUSE_CONNECTIONS / str(number)).stat().st_ino
+        return number, (kernel.FUSE_CONNECTIONS / str(number)).stat().st_ino
     except FileNotFoundError:
         return None
 

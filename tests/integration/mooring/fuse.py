@@ -8,7 +8,6 @@ import subprocess
 from .kernel import mounts_at, run
 
 SOURCE = pathlib.Path(__file__).resolve().parents[1] / "fuse_file.c"
-CONNECTIONS = pathlib.Path("/sys/fs/fuse/connections")
 
 
 def compile_server(directory):
@@ -28,11 +27,9 @@ class FuseFile:
                 file.truncate(size)
         self.process = subprocess.Popen([str(binary), str(self.backing), str(self.path)], text=True, bufsize=1,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        word, number = (self._line() + " ?").split()[:2]
-        if word != "ready":
+        if not self._line().startswith("ready "):
             self.process.kill()
             raise AssertionError(f"fuse_file: {self.process.stderr.read()}")
-        self.connection = CONNECTIONS / number
 
     def _line(self):
         readable, _, _ = select.select([self.process.stdout], [], [], 20)
@@ -53,12 +50,6 @@ class FuseFile:
     def well(self):
         """No fault any more; what waited is answered."""
         self._say("well")
-
-    def abort(self):
-        """The kernel ends the connection: every request fails from now on, ECONNABORTED."""
-        if not os.path.ismount(CONNECTIONS):
-            run("mount", "-t", "fusectl", "fusectl", CONNECTIONS)
-        (self.connection / "abort").write_text("1")
 
     def recover(self):
         """Well again, unless the server has ended."""

@@ -12,6 +12,7 @@ import subprocess
 LOOP_GET_STATUS64 = 0x4C05  # linux/loop.h
 CLONE_NEWNS = 0x00020000  # linux/sched.h
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18  # linux/mount.h
+FUSE_CONNECTIONS = pathlib.Path("/sys/fs/fuse/connections")  # fusectl
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -58,6 +59,12 @@ def mounts(pid="self"):
 
 def mounts_at(path):
     return [m for m in mounts() if m.point == str(path)]
+
+
+def mount_fusectl():
+    """Where the system has none; a second one is refused (EBUSY)."""
+    if not os.path.ismount(FUSE_CONNECTIONS):
+        run("mount", "-t", "fusectl", "none", FUSE_CONNECTIONS)
 
 
 def mounts_below(path):
