@@ -157,6 +157,15 @@ static void command_retry(struct mr_slot *slot, const struct mr_answer *answer)
     again(slot, at_once ? io->now_ns : io->now_ns + (PAUSE_NS << shift));
 }
 
+/* For mr_io_rest_ns(). */
+static void note_latency(const struct mr_slot *slot)
+{
+    struct mr_io *io = slot->io;
+
+    if (!slot->block)
+        io->latency_ns += (io->now_ns - slot->issued_ns - io->latency_ns) / 16;
+}
+
 static void take_answer(struct mr_slot *slot, int status, const struct scsi_task *task)
 {
     struct mr_io *io = slot->io;
@@ -180,6 +189,7 @@ static void take_answer(struct mr_slot *slot, int status, const struct scsi_task
         answer.kind = MR_ANSWER_RETRY_LATER;
     switch (answer.kind) {
     case MR_ANSWER_GOOD:
+        note_latency(slot);
         command_good(slot);
         break;
     case MR_ANSWER_RETRY:

@@ -53,11 +53,13 @@ int mr_io_init(struct mr_io *io, int fuse_fd, struct mr_page *page, struct mr_er
     TAILQ_INIT(&io->work);
     if (getrandom(&io->mark, sizeof(io->mark), 0) != sizeof(io->mark))
         return mr_fail(err, MR_E_INTERNAL, errno, "getrandom");
+    mr_replies_init(&io->replies, fuse_fd);
     return mr_pool_init(&io->pool, io, err);
 }
 
 void mr_io_done(struct mr_io *io)
 {
+    mr_replies_done(&io->replies);
     mr_pool_done(&io->pool);
 }
 
@@ -100,47 +102,52 @@ void mr_io_add(_Atomic uint64_t *counter, uint64_t n)
                           memory_order_relaxed);
 }
 
+static void count_error(struct mr_io *io, int error)
+{
+    if (error < 0 && error != -ENOSYS && error != -EOPNOTSUPP)
+        mr_io_add(&io->page->counters.errors, 1);
+}
+
 int mr_io_reply(struct mr_io *io, uint64_t unique, int error, const struct iovec *body,
                 int count)
 {
-    int r;
-
-    if (error < 0 && error != -ENOSYS && error != -EOPNOTSUPP)
-        mr_io_add(&io->page->counters.errors, 1);
-    r = mr_fuse_reply(io->fuse_fd, unique, error, body, count);
-    if (r < 0 && r != -ENOENT)
-        r = mr_fuse_reply(io->fuse_fd, unique, -EIO, NULL, 0);
-    return r;
+    count_error(io, error);
+    return mr_replies_send_one(&io->replies, unique, error, body, count);
 }
 
-static void reply_good(struct mr_slot *slot)
+static void reply_data(struct mr_slot *slot)
+{
+    const uint64_t length = slot->request.length;
+    const int count = mr_slot_pieces(slot, length);
+    struct iovec pieces[MR_FUSE_PIECES];
+
+    for (int i = 0; i < count; i++)
+        pieces[i] = (struct iovec){slot->iov[i].iov_base, slot->iov[i].iov_len};
+    mr_io_add(&slot->io->page->counters.read_bytes, length);
+    mr_replies_add_data(&slot->io->replies, slot->request.unique, pieces, count);
+}
+
+static void reply(struct mr_slot *slot, int error)
 {
     struct mr_io *io = slot->io;
     const struct mr_fuse_request *request = &slot->request;
-    struct fuse_write_out written = {.size = (uint32_t)request->length};
-    struct iovec body[MR_FUSE_PIECES] = {{&written, sizeof(written)}};
-    int count = 0;
 
-    if (request->kind == MR_FUSE_WRITE) {
+    count_error(io, error);
+    if (error == 0 && request->kind == MR_FUSE_WRITE) {
         mr_io_add(&io->page->counters.written_bytes, request->length);
-        count = 1;
-    } else if (request->kind == MR_FUSE_READ) {
-        mr_io_add(&io->page->counters.read_bytes, request->length);
-        count = mr_slot_pieces(slot, request->length);
-        for (int i = 0; i < count; i++)
-            body[i] = (struct iovec){slot->iov[i].iov_base, slot->iov[i].iov_len};
+        mr_replies_add_written(&io->replies, request->unique, (uint32_t)request->length);
+    } else if (error == 0 && request->kind == MR_FUSE_READ) {
+        reply_data(slot);
+    } else {
+        mr_replies_add(&io->replies, request->unique, error);
     }
-    (void)mr_io_reply(io, request->unique, 0, body, count);
 }
 
 void mr_io_finish(struct mr_slot *slot, int error)
 {
     struct mr_io *io = slot->io;
 
-    if (error < 0)
-        (void)mr_io_reply(io, slot->request.unique, error, NULL, 0);
-    else
-        reply_good(slot);
+    reply(slot, error);
     TAILQ_REMOVE(&io->order, slot, order);
     io->in_flight--;
     if (slot->task)
@@ -208,6 +215,7 @@ void mr_io_run(struct mr_io *io, struct mr_session *session)
         mr_io_add(&io->page->counters.replayed, slot->sent);
         mr_io_begin(slot);
     }
+    mr_replies_send(&io->replies);
 }
 
 /* The context is gone, and with it every reference to a slot's memory. */
@@ -253,6 +261,7 @@ void mr_io_hold(struct mr_io *io)
 {
     io->mode = MR_IO_HOLDING;
     hold_all(io);
+    mr_replies_send(&io->replies);
 }
 
 void mr_io_refuse(struct mr_io *io)
@@ -262,6 +271,7 @@ void mr_io_refuse(struct mr_io *io)
     hold_all(io);
     while (!TAILQ_EMPTY(&io->order))
         mr_io_begin(TAILQ_FIRST(&io->order));
+    mr_replies_send(&io->replies);
 }
 
 int mr_io_resized(struct mr_io *io, uint64_t size_bytes)

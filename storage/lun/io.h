@@ -19,6 +19,7 @@
 #include "storage/lun/inquiry.h"
 #include "storage/lun/page.h"
 #include "storage/lun/pool.h"
+#include "storage/lun/replies.h"
 #include "storage/lun/sense.h"
 #include "storage/lun/session.h"
 
@@ -49,9 +50,11 @@ struct mr_io {
     uint64_t flushed; /* how many of them the target has flushed */
     bool lone;        /* the last thing queued is a command without data */
     unsigned in_flight;
+    int64_t latency_ns;        /* of small commands, as it was lately */
     struct mr_slot_list order; /* unanswered requests as they arrived */
     struct mr_slot_list work;  /* SETTLING and DUE */
     struct mr_pool pool;
+    struct mr_replies replies; /* of this turn */
 };
 
 /* What the kernel will be told about the LUN. -ENOTSUP with DEVICE_ERROR when the
@@ -77,6 +80,11 @@ struct pollfd mr_io_poll(const struct mr_io *io);
 void mr_io_receive(struct mr_io *io);
 /* Once per turn, last: sends what is due and what was queued, frees what has settled. */
 void mr_io_step(struct mr_io *io);
+
+/* How long the answers of a deep queue of small commands shall gather before they are
+ * looked at: this thread would else be woken for each of them, which costs more than the
+ * rest of the work. A small part of the time that they take anyway; mostly 0. */
+int64_t mr_io_rest_ns(const struct mr_io *io);
 
 /* The session is up and this LUN was found to be the same: everything held goes out in
  * order of arrival. */

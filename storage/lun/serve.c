@@ -5,7 +5,9 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "storage/base/clock.h"
@@ -18,6 +20,7 @@
 #include "storage/lun/process.h"
 
 #define START_MS 10000
+#define TIMER_SLACK_NS 5000ul /* rest() is not much longer */
 #define STOP_NS (2 * MR_NS_PER_S)
 
 enum {
@@ -89,6 +92,14 @@ static bool can_hand_over(const struct server *server)
             atomic_load(&server->page->can_resend));
 }
 
+static void rest(const struct mr_io *io)
+{
+    const struct timespec time = {.tv_nsec = mr_io_rest_ns(io)};
+
+    if (time.tv_nsec > 0)
+        (void)nanosleep(&time, NULL);
+}
+
 /* One turn: waits for events (not past until_ns), handles them. Also the turn of a
  * session that waits, which it ends with -ECANCELED when the wait has become pointless.
  */
@@ -99,6 +110,7 @@ static int turn(void *ctx, int64_t until_ns)
     struct mr_session *session = &server->link.session;
     struct pollfd fds[FD_COUNT];
 
+    rest(io);
     until_ns = min_ns(until_ns, mr_io_check(io));
     until_ns = min_ns(until_ns, mr_link_check(&server->link));
     fds[FD_FUSE] = mr_io_poll(io);
@@ -249,6 +261,7 @@ int mr_server_main(void)
     mr_process_limit();
     server.link.session.turn = turn;
     server.link.session.turn_ctx = &server;
+    (void)prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS);
     server.io.now_ns = mr_now_ns();
     mr_io_serve(&server.io);
     if (adopted)

@@ -18,6 +18,12 @@
 /* Before the file is mounted /dev/fuse belongs to no connection. */
 #define MOUNT_PAUSE_NS (10 * MR_NS_PER_MS)
 
+/* mr_io_rest_ns(): with so many requests under way, a part of what a command takes. */
+#define REST_DEPTH 8
+#define REST_PART 8
+#define REST_MIN_NS 20000 /* less is less than what a sleep costs */
+#define REST_MAX_NS 100000
+
 static void count(struct mr_io *io, const struct mr_fuse_request *request)
 {
     struct mr_page_counters *counters = &io->page->counters;
@@ -165,6 +171,7 @@ static bool read_nothing(struct mr_io *io, int error)
 
 void mr_io_receive(struct mr_io *io)
 {
+    mr_replies_send(&io->replies); /* slots that are used again below hold their data */
     if (!mr_io_ready(io) && mr_io_poll(io).fd >= 0)
         look(io);
     /* Bounded: what is answered here at once may be asked again at once. */
@@ -248,12 +255,23 @@ static void free_settled(struct mr_io *io)
 
 void mr_io_step(struct mr_io *io)
 {
+    mr_replies_send(&io->replies);
     if (mr_io_usable(io)) {
         send_due(io);
         flush(io);
         free_settled(io);
     }
     atomic_store_explicit(&io->page->in_flight, io->in_flight, memory_order_relaxed);
+}
+
+int64_t mr_io_rest_ns(const struct mr_io *io)
+{
+    const int64_t rest_ns = io->latency_ns / REST_PART;
+
+    if (!mr_io_usable(io) || io->in_flight < REST_DEPTH ||
+        io->pool.block_count < MR_POOL_BLOCKS || rest_ns < REST_MIN_NS)
+        return 0;
+    return rest_ns < REST_MAX_NS ? rest_ns : REST_MAX_NS;
 }
 
 /* Since when the slot's memory is with libiscsi; 0: it is not. */

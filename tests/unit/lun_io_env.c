@@ -183,6 +183,7 @@ static void collect(void)
     static uint8_t message[MR_FUSE_DATA_MAX];
     ssize_t n;
 
+    mr_replies_send(&env.io.replies); /* as at the end of each turn */
     while ((n = recv(env.kernel_fd, message, sizeof(message), MSG_DONTWAIT)) > 0) {
         struct fuse_out_header head;
         const uint32_t body = (uint32_t)((size_t)n - sizeof(head));
@@ -332,6 +333,7 @@ void env_restart(void)
 
 int env_set_up(void **state)
 {
+    const int room = 64 << 20; /* /dev/fuse is never full */
     struct mr_err err;
     int fds[2];
 
@@ -339,6 +341,8 @@ int env_set_up(void **state)
     memset(&env, 0, sizeof(env));
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
         return -1;
+    assert_int_equal(setsockopt(fds[1], SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)),
+                     0);
     env.kernel_fd = fds[0];
     env.page.facts = (struct mr_lun_facts){
         .size_bytes = ENV_SIZE,
