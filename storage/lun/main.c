@@ -22,6 +22,7 @@ static int keep(int argc, char *const *argv)
     (void)argc;
     (void)argv;
     mr_process_isolate();
+    mr_process_hold_mounts();
     return mr_keeper_main();
 }
 
@@ -30,6 +31,7 @@ static int serve(int argc, char *const *argv)
     (void)argc;
     (void)argv;
     mr_process_isolate();
+    mr_process_hold_mounts();
     (void)prctl(PR_SET_NAME, "mooring-lun-io", 0, 0, 0); /* for ps(1) */
     return mr_process_follow(MR_LUN_CHANNEL_FD) ? mr_server_main() : MR_EXIT_SYSTEM;
 }

@@ -43,6 +43,12 @@ void mr_process_isolate(void)
     (void)setenv("RES_OPTIONS", "timeout:1 attempts:2", 1);
 }
 
+void mr_process_hold_mounts(void)
+{
+    if (open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC) < 0)
+        mr_log(MR_LOG_WARNING, "open '/proc/self/ns/mnt': %s", strerror(errno));
+}
+
 bool mr_process_follow(int channel_fd)
 {
     struct ucred parent;

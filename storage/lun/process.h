@@ -29,6 +29,14 @@ struct mr_process_protection {
  * back. Call first. */
 void mr_process_isolate(void);
 
+/* Keeps an fd of our mount namespace open until the end. When all who live in it are
+ * killed, whoever is the last to end unmounts the volume, and its file system still wants
+ * to write: to the very process that is ending, with its /dev/fuse closed but not yet
+ * released. The fd is released together with that one, and the mounts go only after both
+ * (kernel/task_work.c, task_work_run(); fs/namespace.c, mntput_no_expire()): the FUSE
+ * connection is aborted by then. Best effort. */
+void mr_process_hold_mounts(void);
+
 /* Ends with the parent, wherever it is then. False when that has ended already. The
  * channel is the socket that the parent made: it tells who that is. */
 bool mr_process_follow(int channel_fd);
