@@ -10,6 +10,7 @@
 #define PAUSE_NS (20 * MR_NS_PER_MS) /* doubled up to four times */
 #define PAUSE_SHIFT_MAX 4
 #define MARK_STEP 4096u
+#define WRITE_SAME_BLOCKS 4096
 
 /* libiscsi does not say how much data it put into the buffer of a READ. So that a target
  * which sends less than it says does not make the reader see what the buffer held before,
@@ -60,6 +61,21 @@ static bool changes_lun(const struct mr_slot *slot)
 {
     return slot->request.kind == MR_FUSE_WRITE || slot->request.kind == MR_FUSE_PUNCH ||
            slot->request.kind == MR_FUSE_ZERO;
+}
+
+/* LIO does no longer WRITE SAME than this, and says so only of LUNs with thin
+ * provisioning: drivers/target/target_core_spc.c, spc_emulate_evpd_b0(). Was it that?
+ * Then all further ones are as short. */
+static bool was_too_long(const struct mr_slot *slot)
+{
+    struct mr_io *io = slot->io;
+    const uint64_t bytes = WRITE_SAME_BLOCKS * (uint64_t)io->geometry.block_size;
+
+    if ((slot->request.kind != MR_FUSE_PUNCH && slot->request.kind != MR_FUSE_ZERO) ||
+        slot->chunk_bytes <= bytes)
+        return false;
+    io->write_same_bytes = bytes;
+    return true;
 }
 
 /* ILLEGAL REQUEST from the target: it does not know the command or one of its fields. */
@@ -197,7 +213,10 @@ static void take_answer(struct mr_slot *slot, int status, const struct scsi_task
         command_retry(slot, &answer);
         break;
     case MR_ANSWER_FAILED:
-        done(slot, answer.errnum == EREMOTEIO ? refused(slot) : -answer.errnum);
+        if (answer.errnum == EREMOTEIO && was_too_long(slot))
+            again(slot, io->now_ns);
+        else
+            done(slot, answer.errnum == EREMOTEIO ? refused(slot) : -answer.errnum);
         break;
     }
 }

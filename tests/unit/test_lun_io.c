@@ -2,14 +2,9 @@
 #include "lun_io_env.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/falloc.h>
 
 #include "storage/base/clock.h"
 
-#define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
-#define ZERO (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
-#define ILLEGAL_REQUEST 0x5
 #define UNIT_ATTENTION 0x6
 
 static void test_a_read_gets_the_targets_data_once(void **state)
@@ -131,48 +126,6 @@ static void test_a_new_session_makes_the_next_flush_real(void **state)
     (void)env_sync();
     assert_int_equal(env.command_count, 2);
     assert_int_equal(env_last()->what, ENV_SYNC);
-}
-
-static void test_zeroing_is_split_by_the_targets_limit(void **state)
-{
-    (void)state;
-    const uint64_t limit = 16ull * ENV_BLOCK;
-    uint64_t unique;
-
-    env_run();
-    unique = env_fallocate(PUNCH, 4096, 2 * limit + 512);
-    for (unsigned i = 0; i < 3; i++) {
-        assert_int_equal(env.command_count, i + 1);
-        assert_int_equal(env.commands[i].what, ENV_SAME_UNMAP);
-        assert_true(env.commands[i].lba == 8 + i * 16ull);
-        assert_true(env.commands[i].bytes == (i < 2 ? limit : 512));
-        env_expect_none(unique);
-        env_good(i, 0);
-        env_turn(0);
-        env_turn(0);
-    }
-    env_expect(unique, 0);
-    assert_int_equal(env.command_count, 3);
-    (void)env_fallocate(ZERO, 0, 512);
-    assert_int_equal(env_last()->what, ENV_SAME);
-}
-
-static void test_what_the_target_cannot_do_has_a_fallback(void **state)
-{
-    (void)state;
-    uint64_t punch, sync;
-
-    env_run();
-    punch = env_fallocate(PUNCH, 0, 512);
-    env_sense(0, ILLEGAL_REQUEST, 0x2000);
-    env_expect(punch, -EOPNOTSUPP);
-    sync = env_sync(); /* the cache may be on: that is no fallback */
-    env_sense(1, ILLEGAL_REQUEST, 0x2000);
-    env_expect(sync, -EIO);
-    env.io.write_cache = MR_WRITE_CACHE_OFF;
-    sync = env_sync();
-    env_sense(2, ILLEGAL_REQUEST, 0x2000);
-    env_expect(sync, 0);
 }
 
 static void test_unit_attentions_are_retried_and_told(void **state)
@@ -404,8 +357,6 @@ int main(void)
         TEST(test_data_that_never_came_is_no_data),
         TEST(test_a_flush_covers_what_was_answered),
         TEST(test_a_new_session_makes_the_next_flush_real),
-        TEST(test_zeroing_is_split_by_the_targets_limit),
-        TEST(test_what_the_target_cannot_do_has_a_fallback),
         TEST(test_unit_attentions_are_retried_and_told),
         TEST(test_a_deferred_error_that_was_recovered_is_no_success),
         TEST(test_a_conflict_with_our_own_reservation_is_not_the_last_word),
