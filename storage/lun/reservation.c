@@ -68,7 +68,7 @@ int mr_parse_pr_capabilities(const uint8_t *data, size_t len, bool *ret_ptpl)
     *ret_ptpl = false;
     if (len < HEAD || get_be(data, 2) != HEAD)
         return -EBADMSG;
-    *ret_ptpl = data[3] & PTPL_C;
+    *ret_ptpl = data[2] & PTPL_C;
     return 0;
 }
 

@@ -182,16 +182,18 @@ static void test_reservations_that_make_no_sense_are_refused(void **state)
 
 static void test_persistence_is_read_and_otherwise_no(void **state)
 {
-    uint8_t data[8] = {0, 8, 0, 0x81, 0xea, 0x01};
+    /* As LIO answers with no registration that is kept: PTPL_C, and not PTPL_A. */
+    uint8_t data[8] = {0, 8, 0x1d, 0x90, 0xea, 0x01};
     bool ptpl = false;
 
     (void)state;
     assert_int_equal(mr_parse_pr_capabilities(data, sizeof(data), &ptpl), 0);
     assert_true(ptpl);
-    data[3] = 0x80;
+    data[2] = 0x1c;
+    data[3] = 0x91;
     assert_int_equal(mr_parse_pr_capabilities(data, sizeof(data), &ptpl), 0);
     assert_false(ptpl);
-    data[3] = 0x81;
+    data[2] = 0x1d;
     for (size_t len = 0; len < sizeof(data); len++) {
         ptpl = true;
         assert_int_equal(mr_parse_pr_capabilities(data, len, &ptpl), -EBADMSG);
