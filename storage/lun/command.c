@@ -182,6 +182,19 @@ static void note_latency(const struct mr_slot *slot)
         io->latency_ns += (io->now_ns - slot->issued_ns - io->latency_ns) / 16;
 }
 
+/* What is sent now could reach another disk: nothing is, before the next session has
+ * looked. This command was not carried out; it is sent again then. */
+static void lose_sight(struct mr_slot *slot, unsigned key)
+{
+    if (key == MR_SENSE_UNIT_ATTENTION)
+        mr_io_add(&slot->io->page->counters.unit_attentions, 1);
+    else
+        slot->strikes++; /* a LUN that is there for all but this command */
+    mr_session_lose(slot->io->session, key == MR_SENSE_UNIT_ATTENTION
+                                           ? "the target's LUNs have changed"
+                                           : "the LUN is gone");
+}
+
 static void take_answer(struct mr_slot *slot, int status, const struct scsi_task *task)
 {
     struct mr_io *io = slot->io;
@@ -191,6 +204,10 @@ static void take_answer(struct mr_slot *slot, int status, const struct scsi_task
     unsigned attention = mr_answer_attention(status, key, asc);
 
     io->attention |= attention;
+    if (attention & MR_ATTENTION_IDENTITY) {
+        lose_sight(slot, key);
+        return;
+    }
     if (attention & MR_ATTENTION_RESET)
         mr_io_add(&io->page->counters.power_on_resets, 1);
     /* Also one that failed may have been done in part. */

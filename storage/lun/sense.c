@@ -67,8 +67,13 @@ unsigned mr_answer_attention(int status, unsigned key, unsigned asc)
 {
     if (status == SCSI_STATUS_RESERVATION_CONFLICT)
         return MR_ATTENTION_RESERVATION;
+    if (status == SCSI_STATUS_CHECK_CONDITION && key == MR_SENSE_ILLEGAL_REQUEST &&
+        asc == MR_ASC_LUN_NOT_SUPPORTED)
+        return MR_ATTENTION_IDENTITY;
     if (status != SCSI_STATUS_CHECK_CONDITION || key != MR_SENSE_UNIT_ATTENTION)
         return 0;
+    if (asc == MR_ASC_INQUIRY_CHANGED || asc == MR_ASC_LUNS_CHANGED)
+        return MR_ATTENTION_IDENTITY;
     if (asc >> 8 == ASC_RESET)
         return MR_ATTENTION_RESET;
     if (asc == MR_ASC_CAPACITY_CHANGED)

@@ -73,6 +73,13 @@ static void test_some_answers_ask_for_attention(void **state)
                      MR_ATTENTION_RESET);
     assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x2904),
                      MR_ATTENTION_RESET);
+    assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x3f03),
+                     MR_ATTENTION_IDENTITY);
+    assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x3f0e),
+                     MR_ATTENTION_IDENTITY);
+    assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x5, 0x2500),
+                     MR_ATTENTION_IDENTITY);
+    assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x5, 0x3f0e), 0);
     assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x2a01), 0);
     assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x5, 0x2900), 0);
     assert_int_equal(mr_answer_attention(BUSY, 0x6, 0x2900), 0);
