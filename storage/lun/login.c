@@ -16,6 +16,7 @@
 /* RFC 7143 section 11.13.5 */
 #define MR_LOGIN_INITIATOR_ERROR 0x0200
 #define MR_LOGIN_INVALID_DURING 0x020b
+#define MR_LOGIN_UNAVAILABLE 0x0301
 
 static int fail_timeout(const struct mr_session *s, const struct mr_lun_start *start,
                         const char *what, struct mr_err *err)
@@ -76,6 +77,31 @@ static int fail_not_found(const struct mr_session *s, const struct mr_lun_start 
                          start->initiator_name);
 }
 
+static int fail_digest(const struct mr_session *s, const struct mr_lun_start *start,
+                       struct mr_err *err)
+{
+    int r = mr_fail(err, MR_E_DEVICE_ERROR, EPROTONOSUPPORT,
+                    "portal %s, target '%s' does not agree to header digests", s->portal,
+                    start->target);
+
+    return mr_err_remedy(err, r,
+                         "switch CRC32C header digests on at the target, or ask "
+                         "for none");
+}
+
+/* For a while or for ever: LIO says the same of a name that it does not know
+ * (drivers/target/iscsi/iscsi_target_nego.c, iscsi_target_locate_portal()). */
+static int fail_unavailable(const struct mr_session *s, const struct mr_lun_start *start,
+                            struct mr_err *err)
+{
+    int r = mr_fail(err, MR_E_DEVICE_ERROR, 0,
+                    "portal %s does not serve target '%s' (service unavailable)",
+                    s->portal, start->target);
+
+    return mr_err_remedy(
+        err, r, "check the target's name, and that it is enabled at this portal");
+}
+
 /* The target answered the login with a no. */
 static int fail_login(const struct mr_session *s, const struct mr_lun_start *start,
                       struct mr_err *err)
@@ -93,6 +119,10 @@ static int fail_login(const struct mr_session *s, const struct mr_lun_start *sta
         return fail_chap(s, start, err);
     if (login == MR_LOGIN_TARGET_NOT_FOUND)
         return fail_not_found(s, start, err);
+    if (login == MR_LOGIN_UNAVAILABLE)
+        return fail_unavailable(s, start, err);
+    if (login == MR_LOGIN_INITIATOR_ERROR && start->header_digest)
+        return fail_digest(s, start, err);
     return mr_fail(err, MR_E_DEVICE_ERROR, 0, "portal %s, target '%s': %s", s->portal,
                    start->target, s->why);
 }
@@ -186,18 +216,9 @@ static int connect_portal(struct mr_session *s, const struct mr_lun_start *start
 static int check_answers(const struct mr_session *s, const struct mr_lun_start *start,
                          struct mr_err *err)
 {
-    int r;
-
     if (start->mutual && !heard.proof)
         return fail_proof(s, start, err);
-    if (!start->header_digest || heard.header_digest)
-        return 0;
-    r = mr_fail(err, MR_E_DEVICE_ERROR, EPROTONOSUPPORT,
-                "portal %s, target '%s' does not agree to header digests", s->portal,
-                start->target);
-    return mr_err_remedy(err, r,
-                         "switch CRC32C header digests on at the target, or ask "
-                         "for none");
+    return start->header_digest && !heard.header_digest ? fail_digest(s, start, err) : 0;
 }
 
 static int log_in(struct mr_session *s, const struct mr_lun_start *start,

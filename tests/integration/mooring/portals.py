@@ -130,6 +130,21 @@ class Hollow(Liar):
         return bytes(answer)
 
 
+class Refuser(Liar):
+    """Says no to every login, by its status class and detail (RFC 7143 section 11.13.5)."""
+
+    def __init__(self, status):
+        self.status = status
+        super().__init__()
+
+    def _answer(self, head, statsn):
+        if head[0] & 0x3F != LOGIN:
+            return None
+        answer = bytearray(self._pdu(0x23, 0, head, statsn))
+        answer[36:38] = self.status.to_bytes(2, "big")
+        return bytes(answer)
+
+
 def send_targets(*names, address="127.0.0.1:3260,1"):
     return b"".join(b"TargetName=" + name.encode() + b"\0TargetAddress=" + address.encode() + b"\0" for name in names)
 
