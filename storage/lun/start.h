@@ -63,7 +63,7 @@ struct mr_lun_start {
      * 7143 section 6.3.5), with the writes that it had not yet done. */
     char isid[MR_ISID_DIGITS + 1];
     char cgroup[PATH_MAX];    /* its directory, or "" */
-    char cgroup_problem[128]; /* why there is none of our own, or "" */
+    char cgroup_problem[512]; /* why there is none of our own: mr_err.message; or "" */
 };
 
 /* {token, runtime_dir, portals, target, lun, initiator_name, timeout_ms, read_only,

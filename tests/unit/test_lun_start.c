@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <json-c/json.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "storage/base/json.h"
@@ -148,6 +149,21 @@ static void test_options_are_decoded(void **state)
     assert_string_equal(start.cgroup, "/c");
 }
 
+/* It holds the path of a unit's group. */
+static void test_a_long_reason_is_no_missing_one(void **state)
+{
+    struct mr_lun_start start;
+    char option[600];
+    char reason[500];
+
+    (void)state;
+    memset(reason, 'r', sizeof(reason) - 1);
+    reason[sizeof(reason) - 1] = '\0';
+    (void)snprintf(option, sizeof(option), "{'cgroup_problem': '%s'}", reason);
+    assert_int_equal(decode_with(option, &start), 0);
+    assert_string_equal(start.cgroup_problem, reason);
+}
+
 static void test_bad_options_are_refused(void **state)
 {
     static const char *const bad[] = {
@@ -186,6 +202,7 @@ int main(void)
         cmocka_unit_test(test_the_isid_follows_from_hex_digits),
         cmocka_unit_test(test_what_is_left_out_has_a_default),
         cmocka_unit_test(test_options_are_decoded),
+        cmocka_unit_test(test_a_long_reason_is_no_missing_one),
         cmocka_unit_test(test_bad_options_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
