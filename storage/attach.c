@@ -34,6 +34,18 @@ static bool fails_with_server(struct mr_operation *op)
     return true;
 }
 
+/* What is mapped stays mapped: no login does what was asked for. True: the attach fails.
+ */
+static bool fails_with_preempt(struct mr_operation *op)
+{
+    struct mr_err err;
+
+    if (mr_preempt_check_mapped(op->volume, op->volume->spec, &err) == 0)
+        return false;
+    mr_operation_fail(op, &err);
+    return true;
+}
+
 /* --- inspect: what is there already? --- */
 
 /* Everything is there. A detach that had failed is cancelled by this. */
@@ -90,7 +102,7 @@ static void inspected(struct mr_operation *op, struct json_object *message)
         *identity = found;
     if (adopted)
         mr_mount_record_from_json(&volume->mount, adopted);
-    if (op->mapped && fails_with_server(op))
+    if (op->mapped && (fails_with_server(op) || fails_with_preempt(op)))
         return;
     if (op->mounted) {
         verified(op, mr_json_get_bool(message, "on_top", false));
@@ -131,6 +143,8 @@ static void begin_map(struct mr_operation *op)
         mr_operation_command(op, mr_operation_new_command(op, "keep"), 0);
         return;
     }
+    op->map_told = true;
+    op->volume->preempt_told = mr_preempt_key(op->volume->spec);
     command = mr_operation_new_command(op, "map");
     mr_json_set(command, "config", mr_attach_settings(config));
     /* The one place where secrets leave the core: to the worker, over its own socket. */

@@ -79,6 +79,7 @@ int mr_cancel_for_attach(struct mr_volume *volume, struct mr_spec *spec,
     int rc = then_start(volume, MR_GOAL_ATTACHED, ret_op, err);
     if (rc < 0)
         return rc;
+    mr_preempt_keep(op->then_spec, spec);
     mr_spec_free(op->then_spec); /* the secrets may be new */
     op->then_spec = spec;
     mr_cancel_operation(op);

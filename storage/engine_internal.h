@@ -15,6 +15,7 @@
 #include "storage/engine.h"
 #include "storage/identity.h"
 #include "storage/journal.h"
+#include "storage/preempt.h"
 #include "storage/scanner.h"
 #include "storage/server_link.h"
 #include "storage/transport.h"
@@ -96,6 +97,7 @@ struct mr_volume {
     struct mr_server_link *link;     /* to its mooring-lun; NULL: none */
     struct json_object *transport;   /* what that says; NULL: nothing */
     struct json_object *fencing;     /* the same */
+    uint64_t preempt_told;           /* the key that its `map` was to preempt, or 0 */
     bool asked;       /* a survey looks at it, and no operation began since */
     bool unadopted;   /* its first record is on its way */
     bool unsaved;     /* the journal has an older row: written again when that works */
@@ -189,6 +191,7 @@ struct mr_operation {
     struct json_object *before; /* the volume's row before the intent, until that is
                                    durable */
     bool fresh; /* this attach began with nothing: when it fails everything is undone */
+    bool map_told; /* `map` went to a worker */
     bool needs_format;
     struct mr_identity
         expected;    /* with !fresh: what was attached here before, diskseq 0 = nothing */

@@ -21,10 +21,18 @@ static int decide_again(const struct mr_volume *volume, struct mr_preflight *ask
 
     asked->stands = !op && !dead && volume->state == MR_STATE_ATTACHED;
     asked->afresh = dead && !(op && joined_by_put(op));
-    if (op)
-        return joined_by_put(op) ? 0
-                                 : mr_cancel_may_follow(volume, MR_GOAL_ATTACHED, err);
-    return dead && volume->data_not_written ? mr_refuse_lost_writes(volume, err) : 0;
+    if (op && joined_by_put(op)) {
+        int rc = mr_preempt_may_join(volume, asked->spec, err);
+        return rc < 0 ? rc : 0;
+    }
+    if (op) {
+        int rc = mr_cancel_may_follow(volume, MR_GOAL_ATTACHED, err);
+        return rc < 0 ? rc : mr_preempt_may_follow(volume, asked->spec, err);
+    }
+    if (dead)
+        return volume->data_not_written ? mr_refuse_lost_writes(volume, err) : 0;
+    /* Without a server there is nothing that could stay mapped. */
+    return volume->server ? mr_preempt_check_mapped(volume, asked->spec, err) : 0;
 }
 
 /* As mr_engine_attach() and its join_attach() decide. */

@@ -242,8 +242,9 @@ static int join_attach(struct mr_volume *volume, struct mr_spec *spec,
     else if (!mr_spec_equal(volume->spec, spec))
         rc = mr_refuse_other_spec(volume, err);
     else if (op->goal == MR_GOAL_ATTACHED && !op->undoing)
-        *ret_op = op;
-    else if ((rc = mr_cancel_for_attach(volume, spec, ret_op, err)) == 0)
+        return mr_preempt_join(volume, spec, ret_op, err);
+    else if ((rc = mr_preempt_may_follow(volume, spec, err)) == 0 &&
+             (rc = mr_cancel_for_attach(volume, spec, ret_op, err)) == 0)
         return 0;
     mr_spec_free(spec);
     return rc;

@@ -11,7 +11,6 @@
 
 #define TEXT_MAX 256   /* bytes, with the NUL */
 #define KEY_DIGITS 16  /* a reservation key has 64 bits */
-#define KEYS_MAX 32    /* shown; a target may have more */
 #define TYPES_MAX 0xff /* of a reservation: 4 bits by SPC-4 */
 
 static const char *const names[MR_TRANSPORT_COUNT] = {
@@ -103,7 +102,7 @@ static struct json_object *read_keys(struct json_object *fencing)
     struct json_object *keys = json_object_new_array();
     size_t count = mr_json_count(fencing, "keys");
 
-    for (size_t i = 0; keys && i < count && i < KEYS_MAX; i++) {
+    for (size_t i = 0; keys && i < count && i < MR_TRANSPORT_KEYS_MAX; i++) {
         struct json_object *item = mr_json_at(fencing, "keys", i);
         const char *text = json_object_is_type(item, json_type_string)
                                ? json_object_get_string(item)

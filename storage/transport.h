@@ -12,6 +12,8 @@
 
 #include "storage/base/err.h"
 
+#define MR_TRANSPORT_KEYS_MAX 32 /* shown; a target may have more */
+
 enum mr_transport {
     MR_TRANSPORT_UNKNOWN = 0,
     MR_TRANSPORT_CONNECTING,

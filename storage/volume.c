@@ -57,6 +57,7 @@ void mr_volume_clear_identity(struct mr_volume *volume)
     mr_server_forget(volume);
     volume->server_lost = false;
     volume->transport_end = MR_TRANSPORT_UNKNOWN;
+    volume->preempt_told = 0;
     memset(&volume->identity, 0, sizeof(volume->identity));
     mr_volume_touch(volume);
 }

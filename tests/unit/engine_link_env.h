@@ -10,6 +10,8 @@
 
 #include <sqlite3.h>
 
+#include "storage/discovery.h"
+
 #define TARGET "iqn.2026-11.example:disk1"
 #define KEY "0x1122334455667788"
 #define HOLDER "0xfeedf00d"
@@ -17,9 +19,10 @@
 #define TRANSPORT(state, more)                                                           \
     "'transport':{'state':'" state "','since':'" SINCE "','portal':'10.0.0.1:3260',"     \
     "'timeout_ms':10000,'replacement_ms':120000,'header_digest':'none'" more "}"
-#define FENCING(holder)                                                                  \
+#define FENCING_KEYS(holder, keys)                                                       \
     "'fencing':{'mode':'reserve','key':'" KEY "','registered':true,'holder':'" holder    \
-    "','type':5,'generation':3,'keys':['" holder "'],'checked_at':'" SINCE "'}"
+    "','type':5,'generation':3,'keys':[" keys "],'checked_at':'" SINCE "'}"
+#define FENCING(holder) FENCING_KEYS(holder, "'" holder "'")
 #define UP TRANSPORT("up", "") "," FENCING(KEY)
 #define DOWN TRANSPORT("down", ",'reason':'connection reset'") "," FENCING(KEY)
 #define FENCED TRANSPORT("fenced", ",'reason':'key gone'") "," FENCING(HOLDER)
@@ -103,18 +106,27 @@ static inline bool recovered(struct env *env)
     return !mr_engine_recovering(env->engine);
 }
 
-static inline struct mr_spec *lun_spec(struct env *env)
+/* more: members of the source, each behind a comma. */
+static inline struct mr_spec *lun_spec_with(struct env *env, const char *more)
 {
+    char text[512];
     struct mr_spec *spec = NULL;
     struct mr_err err;
-    struct json_object *json =
-        parse_json("{'source':{'driver':'iscsi','portals':['10.0.0.1'],'target':'" TARGET
-                   "','lun':7,'fencing':'reserve'},'filesystem':{'type':'xfs',"
-                   "'format':'if-blank'},'mount_path':'/r/v'}");
+    (void)snprintf(text, sizeof(text),
+                   "{'source':{'driver':'iscsi','portals':['10.0.0.1'],'target':'" TARGET
+                   "','lun':7,'fencing':'reserve'%s},'filesystem':{'type':'xfs',"
+                   "'format':'if-blank'},'mount_path':'/r/v'}",
+                   more);
+    struct json_object *json = parse_json(text);
     if (mr_spec_decode(json, "v", env->config.mount_roots.path[0], &spec, &err) < 0)
         fail_msg("spec: %s", err.message);
     (void)json_object_put(json);
     return spec;
+}
+
+static inline struct mr_spec *lun_spec(struct env *env)
+{
+    return lun_spec_with(env, "");
 }
 
 static inline struct mr_operation *put_lun(struct env *env)
@@ -171,6 +183,47 @@ static inline int teardown_keeper(void **state)
     keeper_end(&keeper);
     return teardown(state);
 }
+
+static struct json_object *looked; /* what a dry run has answered */
+static bool answered;
+
+static inline void on_looked(void *ctx, struct json_object *json,
+                             const struct mr_err *err)
+{
+    (void)ctx;
+    (void)err;
+    looked = json_object_get(json);
+    answered = true;
+}
+
+static inline bool has_answer(struct env *env)
+{
+    (void)env;
+    return answered;
+}
+
+/* The worker sees this; the answer is "would" or, when refused, the code. Takes spec. */
+static inline void assert_dry_run_of(struct env *env, struct mr_spec *spec,
+                                     const char *reply, const char *expected)
+{
+    struct mr_err err = {0};
+
+    script(env, "preflight", reply);
+    answered = false;
+    if (!mr_engine_preflight(env->engine, "v", spec, on_looked, NULL, &err))
+        fail_msg("preflight: %s", err.message);
+    run_until(env, has_answer);
+    const char *would = mr_json_get_string(looked, "would");
+    assert_non_null(would);
+    if (strcmp(would, "refused") == 0)
+        would = mr_json_get_string(mr_json_get(looked, "problem"), "code");
+    assert_string_equal(would, expected);
+    (void)json_object_put(mr_take_ptr(looked));
+}
+
+#define LOOK(content)                                                                    \
+    "[{'serial':'s','wwn':'','size_bytes':4096,'block_size':512,'source_key':'k',"       \
+    "'content':" content "}]"
 
 static inline void run_sql(const struct env *env, const char *sql)
 {

@@ -6,8 +6,6 @@
  */
 #include "tests/unit/engine_link_env.h"
 
-#include "storage/discovery.h"
-
 #define LOST_WRITE                                                                       \
     "[{'error':{'code':'data-not-written','message':'EIO','remedy':'x'}},"               \
     "{'result':'unmounted'}]"
@@ -308,44 +306,11 @@ static void test_what_it_says_in_an_unmap_that_is_put_off_counts(void **state)
     assert_int_equal(v(env)->transport_end, MR_TRANSPORT_UNKNOWN);
 }
 
-static struct json_object *looked; /* what a dry run has answered */
-static bool answered;
-
-static void on_looked(void *ctx, struct json_object *json, const struct mr_err *err)
-{
-    (void)ctx;
-    (void)err;
-    looked = json_object_get(json);
-    answered = true;
-}
-
-static bool has_answer(struct env *env)
-{
-    (void)env;
-    return answered;
-}
-
-/* The worker sees this; the answer is "would" or, when refused, the code. */
 static void assert_dry_run(struct env *env, const char *reply, const char *expected)
 {
-    struct mr_err err = {0};
-
-    script(env, "preflight", reply);
-    answered = false;
-    if (!mr_engine_preflight(env->engine, "v", lun_spec(env), on_looked, NULL, &err))
-        fail_msg("preflight: %s", err.message);
-    run_until(env, has_answer);
-    const char *would = mr_json_get_string(looked, "would");
-    assert_non_null(would);
-    if (strcmp(would, "refused") == 0)
-        would = mr_json_get_string(mr_json_get(looked, "problem"), "code");
-    assert_string_equal(would, expected);
-    (void)json_object_put(mr_take_ptr(looked));
+    assert_dry_run_of(env, lun_spec(env), reply, expected);
 }
 
-#define LOOK(content)                                                                    \
-    "[{'serial':'s','wwn':'','size_bytes':4096,'block_size':512,'source_key':'k',"       \
-    "'content':" content "}]"
 #define MUTE "[{'error':{'code':'target-timeout','message':'mute'}}]"
 
 /* A PUT would detach it first, and then meet whatever is there. */

@@ -5,9 +5,10 @@
  * "exit" (status), "sleep_ms" or be an error. Without a script everything succeeds; a
  * scan (script "scan": {"complete", "holders", "sleep_ms"}, and "scan-held" for targets
  * known to be held) finds nobody; a look (script "look": what every volume is answered)
- * finds all as it was, a search nothing. STATE/fake/log gets one line per command, but
- * for scans, surveys and examinations, whose time nobody knows. It finds STATE beside the
- * directory that it was started from.
+ * finds all as it was, a search nothing. STATE/fake/log gets one line per command (and
+ * one for the key that its spec wants to be preempted), but for scans, surveys and
+ * examinations, whose time nobody knows. It finds STATE beside the directory that it was
+ * started from.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -110,10 +111,17 @@ static void fill_look(struct json_object *reply, struct json_object *targets)
 static void answer(struct json_object *message)
 {
     const char *command = mr_json_get_string(message, "cmd");
+    struct json_object *spec = mr_json_get(message, "spec");
+    const char *preempt = mr_json_get_string(mr_json_get(spec, "source"), "preempt");
+    char told[64];
     if (!command)
         exit(9);
     if (!is_timeless(command))
         write_log(command);
+    if (preempt) {
+        (void)snprintf(told, sizeof(told), "preempt=%s", preempt);
+        write_log(told);
+    }
     MR_AUTO_JSON struct json_object *reply = next_reply(command);
     if (mr_json_get(reply, "sleep_ms"))
         mr_sleep_ns(mr_json_get_int(reply, "sleep_ms", 0) * MR_NS_PER_MS);
