@@ -48,6 +48,8 @@ struct mr_engine {
     size_t looked;
     unsigned look_tries;
     struct mr_timer look_again;
+    struct mr_timer ask;  /* the mooring-luns: the look ends with their answers, */
+    int64_t ask_until_ns; /* or with this time; 0: not there yet */
     struct mr_surveys *surveys;
     struct mr_survey *start_survey; /* look, then search */
     size_t resume_next; /* index into volumes of the next one that may go on */

@@ -17,6 +17,7 @@
 #define MR_RESUME_AT_ONCE 8
 #define MR_LOOK_TRIES 3
 #define MR_LOOK_AGAIN_NS MR_NS_PER_S
+#define MR_ASK_NS MR_NS_PER_S /* a mooring-lun that lives answers at once */
 
 /* What the row says of the operation that was running. */
 struct unfinished {
@@ -134,6 +135,7 @@ static int start_volume(struct mr_volume *volume, struct mr_err *err)
         lose(volume);
         return 0;
     }
+    (void)mr_server_check(volume); /* an earlier agent may have seen its end */
     if (volume->state == MR_STATE_ATTACHED)
         volume->engine->recovery.total++;
     if (volume->state != MR_STATE_ATTACHING && volume->state != MR_STATE_DETACHING) {
@@ -207,6 +209,31 @@ static void search_at_start(struct mr_engine *engine)
     engine->start_survey = mr_survey_search(engine, on_start_search, engine);
 }
 
+/* What was fenced while no agent ran looks well to the kernel. Who does not answer keeps
+ * the start waiting for a moment only: nothing is said of it then. */
+static void on_asked(void *ctx)
+{
+    struct mr_engine *engine = ctx;
+    bool asking = false;
+
+    for (size_t i = 0; i < engine->volume_count && !asking; i++)
+        asking = mr_server_link_is_asking(engine->volumes[i]);
+    if (asking && mr_now_ns() < engine->ask_until_ns) {
+        mr_timer_set(&engine->ask, engine->ask_until_ns);
+        return;
+    }
+    engine->ask_until_ns = 0;
+    engine->looking = false;
+    check_over(engine);
+    search_at_start(engine);
+}
+
+void mr_recovery_told(struct mr_engine *engine)
+{
+    if (engine->ask_until_ns != 0)
+        mr_timer_set(&engine->ask, 0);
+}
+
 static void look_at_start(void *ctx);
 
 static void on_start_look(void *ctx, struct mr_volume *volume, struct json_object *seen,
@@ -230,9 +257,8 @@ static void on_start_look(void *ctx, struct mr_volume *volume, struct json_objec
     }
     if (err)
         not_looked_at(engine, err);
-    engine->looking = false;
-    check_over(engine);
-    search_at_start(engine);
+    engine->ask_until_ns = mr_now_ns() + MR_ASK_NS;
+    mr_timer_set(&engine->ask, 0);
 }
 
 static void look_at_start(void *ctx)
@@ -299,6 +325,7 @@ void mr_recovery_init(struct mr_engine *engine)
 {
     mr_timer_init(&engine->resume, engine->loop, on_resume, engine);
     mr_timer_init(&engine->look_again, engine->loop, look_at_start, engine);
+    mr_timer_init(&engine->ask, engine->loop, on_asked, engine);
 }
 
 int mr_recovery_load(struct mr_engine *engine, struct mr_err *err)
@@ -335,5 +362,7 @@ void mr_recovery_stop(struct mr_engine *engine)
 {
     mr_timer_cancel(&engine->resume);
     mr_timer_cancel(&engine->look_again);
+    mr_timer_cancel(&engine->ask);
+    engine->ask_until_ns = 0;
     mr_survey_cancel(engine->start_survey);
 }

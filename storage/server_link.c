@@ -2,6 +2,7 @@
 #include "storage/server_link.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -25,9 +26,28 @@ struct mr_server_link {
     struct mr_io *io;
     struct mr_timer again;
     int64_t backoff_ns;
+    char why[128]; /* nothing is known */
 };
 
 /* --- what is known --- */
+
+bool mr_server_link_is_asking(const struct mr_volume *volume)
+{
+    return volume->link && volume->link->fd >= 0 && !volume->transport;
+}
+
+struct json_object *mr_server_link_transport(const struct mr_volume *volume)
+{
+    const struct mr_server_link *link = volume->link;
+    const struct mr_identity *identity = &volume->identity;
+
+    if (volume->transport)
+        return json_object_get(volume->transport);
+    if (identity->diskseq == 0 || identity->lun_pid <= 0 || volume->server_lost)
+        return NULL;
+    return mr_transport_unknown(
+        link && link->why[0] ? link->why : "mooring-lun has not answered yet");
+}
 
 static void set_documents(struct mr_volume *volume, struct json_object *transport,
                           struct json_object *fencing)
@@ -59,17 +79,23 @@ static void take(struct mr_volume *volume, const struct mr_transport_report *rep
 
 /* --- the connection --- */
 
-static void disconnect(struct mr_server_link *link)
+static void disconnect(struct mr_server_link *link, const char *why)
 {
+    bool news = strcmp(link->why, why) != 0;
+
+    (void)snprintf(link->why, sizeof(link->why), "%s", why);
     mr_io_remove(link->io);
     link->io = NULL;
     mr_close(&link->fd);
     set_documents(link->volume, NULL, NULL);
+    if (news)
+        mr_volume_touch(link->volume);
+    mr_recovery_told(link->volume->engine);
 }
 
 static void try_again(struct mr_server_link *link)
 {
-    disconnect(link);
+    disconnect(link, "mooring-lun does not answer");
     mr_timer_set(&link->again, mr_now_ns() + link->backoff_ns);
     link->backoff_ns *= 2;
     if (link->backoff_ns > MR_LINK_AGAIN_MAX_NS)
@@ -78,7 +104,7 @@ static void try_again(struct mr_server_link *link)
 
 static void give_up(struct mr_server_link *link, const char *why)
 {
-    disconnect(link);
+    disconnect(link, why);
     mr_log(MR_LOG_WARNING, "volume '%s': nothing is known of its transport: %s",
            link->volume->id, why);
 }
@@ -114,6 +140,7 @@ static void read_message(struct mr_server_link *link, struct json_object *messag
     } else {
         link->backoff_ns = MR_LINK_AGAIN_MIN_NS;
         take(volume, &report);
+        mr_recovery_told(volume->engine);
         mr_transport_report_done(&report);
     }
 }
@@ -218,6 +245,6 @@ void mr_server_link_stop(struct mr_volume *volume)
         return;
     volume->link = NULL;
     mr_timer_cancel(&link->again);
-    disconnect(link);
+    disconnect(link, "");
     free(link);
 }

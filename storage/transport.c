@@ -147,6 +147,14 @@ static struct json_object *read_transport(struct json_object *in, enum mr_transp
     return out;
 }
 
+struct json_object *mr_transport_unknown(const char *reason)
+{
+    struct json_object *out = read_transport(NULL, MR_TRANSPORT_UNKNOWN);
+
+    mr_json_set_text(out, "reason", reason);
+    return out;
+}
+
 int mr_transport_read(struct json_object *status, struct mr_transport_report *ret,
                       struct mr_err *err)
 {

@@ -45,6 +45,8 @@ struct mr_transport_report {
  * -ENOMEM. */
 int mr_transport_read(struct json_object *status, struct mr_transport_report *ret,
                       struct mr_err *err);
+/* The document while nobody tells, and why. New reference. */
+struct json_object *mr_transport_unknown(const char *reason);
 void mr_transport_report_done(struct mr_transport_report *report);
 
 #endif

@@ -44,6 +44,8 @@ int mr_recovery_load(struct mr_engine *engine, struct mr_err *err);
 /* The worker of a resumed operation is ready, or there is none: the next one may start.
  */
 void mr_recovery_resumed(struct mr_operation *op);
+/* A mooring-lun has answered for the first time, or will not: see server_link.h. */
+void mr_recovery_told(struct mr_engine *engine);
 /* The agent stops. */
 void mr_recovery_stop(struct mr_engine *engine);
 

@@ -182,7 +182,7 @@ struct json_object *mr_volume_document(const struct mr_volume *volume)
     mr_json_set(json, "holders",
                 holders ? json_object_get(volume->holders) : json_object_new_array());
     mr_document_set_time(json, "holders_at", holders ? volume->holders_at_ms : 0);
-    mr_json_set(json, "transport", json_object_get(volume->transport));
+    mr_json_set(json, "transport", mr_server_link_transport(volume));
     mr_json_set(json, "fencing", json_object_get(volume->fencing));
     mr_json_set(json, "error", error_document(volume));
     mr_document_set_time(json, "attached_at", volume->attached_at_ms);

@@ -139,7 +139,7 @@ def test_agent_finds_the_attachment_again(agent, target, how):
         a.start()
         load.goes_on(30)
     assert load.errors == []
-    now = eventually(lambda: (d := a.get("v").json)["transport"] and d, 5, "the agent is told about the transport")
+    now = eventually(lambda: (d := a.get("v").json)["transport"]["state"] != "unknown" and d, 5, "the agent is told about the transport")
     assert now["state"] == "attached" and now["transport"]["state"] == "up"
     assert lun.status(a)["pid"] == before["pid"]
     a.detach("v")

@@ -74,6 +74,24 @@ static inline bool transport_is(struct env *env, const char *state)
     return now ? strcmp(now, state) == 0 : !state[0];
 }
 
+/* As the API says it; state NULL: there is none. */
+static inline void assert_transport(struct env *env, const char *state)
+{
+    MR_AUTO_JSON struct json_object *document = mr_volume_document(v(env));
+    struct json_object *transport = mr_json_get(document, "transport");
+    const char *now = mr_json_get_string(transport, "state");
+
+    if (!state) {
+        assert_null(transport);
+        return;
+    }
+    assert_string_equal(now, state);
+    if (strcmp(state, "unknown") == 0) {
+        assert_non_null(mr_json_get_string(transport, "reason"));
+        assert_null(mr_json_get(document, "fencing"));
+    }
+}
+
 static inline bool is_up(struct env *env)
 {
     return transport_is(env, "up");

@@ -69,8 +69,10 @@ static void test_while_the_agent_is_down_is_seen_after_its_start(void **state)
     env_stop(env);
     (void)json_object_put(keeper_do(&keeper, "say", NULL, now));
     env_start(env);
+    assert_false(recovered(env));
+    assert_transport(env, "unknown"); /* nor is it said to be well before it was asked */
     run_until(env, recovered);
-    run_until(env, is_fenced);
+    assert_true(is_fenced(env));
     assert_says_fenced(&v(env)->error);
 }
 
@@ -80,6 +82,7 @@ static void test_what_only_the_journal_knows_counts(void **state)
     env_stop(env); /* in an operation, between that record and the next */
     run_sql(env, "UPDATE volume SET doc = json_set(doc, '$.transport_end', 'fenced')");
     env_start(env);
+    assert_true(is_fenced(env)); /* from the first answer on */
     run_until(env, recovered);
     assert_true(is_fenced(env));
     assert_int_equal(v(env)->error.code, MR_E_FENCED);

@@ -43,6 +43,7 @@ static void assert_given_up(struct env *env, int64_t clients)
     run_ms(env, RETRIES_MS);
     assert_null(v(env)->transport);
     assert_null(v(env)->fencing);
+    assert_transport(env, "unknown");
     assert_attached(env);
     assert_int_equal(keeper_count(&keeper, "clients"), clients);
 }
@@ -106,6 +107,7 @@ static void test_it_is_asked_again_when_it_hangs_up(void **state)
     struct env *env = *state;
     (void)json_object_put(keeper_do(&keeper, "hang_up", NULL, NULL));
     run_until(env, unknown); /* not what it was, once */
+    assert_transport(env, "unknown");
     assert_attached(env);
     run_until(env, is_up);
     assert_int_equal(keeper_count(&keeper, "asked"), 2);
@@ -230,6 +232,7 @@ static void test_its_end_is_the_end_of_what_it_said(void **state)
     assert_null(v(env)->transport);
     assert_null(v(env)->fencing);
     assert_null(v(env)->link);
+    assert_transport(env, NULL);
 }
 
 static void test_a_detach_ends_the_connection(void **state)
@@ -239,7 +242,7 @@ static void test_a_detach_ends_the_connection(void **state)
     run_to_end(env, op);
     assert_int_equal(mr_operation_ended(op), 1);
     assert_null(v(env)->link);
-    assert_null(v(env)->transport);
+    assert_transport(env, NULL);
     run_ms(env, 50);
     MR_AUTO_JSON struct json_object *report = keeper_do(&keeper, "report", NULL, NULL);
     assert_false(mr_json_get_bool(report, "connected", true));
@@ -250,10 +253,27 @@ static void test_the_next_agent_asks_again(void **state)
     struct env *env = *state;
     env_stop(env);
     env_start(env);
+    assert_transport(env, "unknown");
     run_until(env, recovered);
-    run_until(env, is_up);
+    assert_true(is_up(env)); /* the start is not over before that */
     assert_attached(env);
     assert_int_equal(keeper_count(&keeper, "asked"), 2);
+}
+
+static void test_who_does_not_answer_is_waited_for_only_a_moment(void **state)
+{
+    struct env *env = *state;
+    (void)json_object_put(keeper_do(&keeper, "say", NULL, ""));
+    env_stop(env);
+    int64_t start_ns = mr_now_ns();
+    env_start(env);
+    run_until(env, recovered);
+    assert_true(mr_now_ns() - start_ns >= 900 * MR_NS_PER_MS);
+    assert_transport(env, "unknown");
+    assert_attached(env);
+    keeper_says(env, UP); /* when it is better */
+    run_until(env, is_up);
+    assert_transport(env, "up");
 }
 
 #define MUTE(f) cmocka_unit_test_setup_teardown(f, setup_mute, teardown_keeper)
@@ -277,6 +297,7 @@ int main(void)
         LINKED(test_its_end_is_the_end_of_what_it_said),
         LINKED(test_a_detach_ends_the_connection),
         LINKED(test_the_next_agent_asks_again),
+        LINKED(test_who_does_not_answer_is_waited_for_only_a_moment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
