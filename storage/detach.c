@@ -113,6 +113,7 @@ static void begin_unmount(struct mr_operation *op)
     op->accept_asked = op->accept_data_loss;
     mr_json_set_bool(command, "accept_data_loss", op->accept_data_loss || op->undoing);
     mr_json_set_bool(command, "sync", !op->undoing);
+    mr_json_set_string(command, "operation", op->id);
     mr_json_set_bool(command, "arm", op->wd < 0);
     mr_operation_command(op, command, 0);
 }

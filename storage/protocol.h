@@ -31,9 +31,10 @@
  *             SIGKILL past the deadline, then fsync; the caller decided that the device is blank.
  *   mount     identity, fs_type, fs_uuid ("" = any), root, path, options, read_only
  *             -> mount, fs_uuid
- *   unmount   identity, mount, accept_data_loss, arm, sync
+ *   unmount   identity, mount, accept_data_loss, arm, sync, operation
  *             -> result ("unmounted"|"busy"|"absent"), detail, and, when armed, before umount2:
- *             {"event": "armed", "wd": N}. data-not-written when syncfs failed. Covered by another
+ *             {"event": "armed", "wd": N}. data-not-written when syncfs failed, also to an earlier
+ *             worker of the same operation, which died (worker/flush.h). Covered by another
  *             mount: busy.
  *   claim     identity, driver, budget_ms (0 = one try; else back-off 0.1 ms x1.5, cap 20 ms)
  *             -> result ("claimed"|"busy"|"gone"), tries, unmap ("deferred"|"immediate": whether

@@ -7,9 +7,10 @@
  * A point named P is armed by the file $MOORING_FAULTS/P holding "die" (SIGKILL to
  * itself), "stop" (SIGSTOP to itself, goes on after SIGCONT) or "fail ERRNO" (a number).
  * The process that gets there first renames it to P.hit.PID and obeys: each file works
- * once. Names: worker.COMMAND.before|inside|after, core.STEP.begin|reply (undo.STEP for
- * the undo of an attach), journal.EVENT.before|after. They come from tables of ours,
- * never from what a request or a message says.
+ * once. Names: worker.COMMAND.before|inside|after (flush: the syncfs of an unmount),
+ * core.STEP.begin|reply (undo.STEP for the undo of an attach),
+ * journal.EVENT.before|after. They come from tables of ours, never from what a request or
+ * a message says.
  */
 #ifndef MR_STORAGE_BASE_FAULT_H
 #define MR_STORAGE_BASE_FAULT_H
