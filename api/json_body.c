@@ -83,7 +83,7 @@ struct json_object *mr_body_decode(const struct mr_request *req,
 
     if (!json && none)
         (void)mr_fail(err, MR_E_INTERNAL, ENOMEM, "decode the body");
-    if (!json || mr_fields_decode(fields, json, false, &decoded, err) < 0)
+    if (!json || mr_fields_decode(fields, json, MR_DECODE_REQUEST, &decoded, err) < 0)
         return NULL;
     return decoded;
 }

@@ -10,6 +10,13 @@
  * - operation: one row per operation; doc is its document
  * - history: appended to, one row per record: what happened when; the oldest go first
  * - number: one row, the highest number of a volume that was dropped
+ *
+ * The schema's number (PRAGMA user_version) is what keeps an older mooringd away: it does
+ * not start with a newer one. It is raised when that would misread the tables or a
+ * document, or must not act without what is new in one: of a document it ignores members
+ * that it does not know, and drops them when it writes it again. All other additions
+ * leave the number alone, so that an upgrade can be taken back; those to a spec survive
+ * that (spec_fields.h).
  */
 #ifndef MR_STORAGE_JOURNAL_SCHEMA_H
 #define MR_STORAGE_JOURNAL_SCHEMA_H

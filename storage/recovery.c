@@ -90,23 +90,50 @@ static void lose(struct mr_volume *volume)
 
 /* --- loading --- */
 
+struct loading {
+    struct mr_engine *engine;
+    struct mr_err *err;
+};
+
+/* Nothing is guessed, and no other volume's row is written before this one is clear. */
+static int refuse_row(const char *id, int rc, struct mr_err *err)
+{
+    if (rc != -ENOMEM)
+        err->code = MR_E_JOURNAL_UNAVAILABLE;
+    (void)mr_err_context(err, rc, "journal row of volume '%s'", id);
+    return mr_err_remedy(err, rc,
+                         "run the mooringd that wrote it, or a newer one: what is mapped "
+                         "is served meanwhile");
+}
+
+static int read_row(struct mr_volume *volume, const char *state, struct json_object *row,
+                    struct mr_err *err)
+{
+    volume->state = mr_state_from_name(state);
+    if (volume->state == MR_STATE_COUNT)
+        return mr_fail(err, MR_E_JOURNAL_UNAVAILABLE, EBADMSG, "unknown state '%s'",
+                       state);
+    int rc = mr_volume_from_row(volume, row, err);
+    /* A row that asks for action needs its spec. */
+    if (rc == 0 && !volume->spec && volume->state != MR_STATE_ABSENT)
+        rc = mr_fail(err, MR_E_JOURNAL_UNAVAILABLE, EBADMSG, "no spec");
+    return rc;
+}
+
 static int load_volume(void *ctx, int64_t number, const char *id, const char *state,
                        struct json_object *row)
 {
-    struct mr_engine *engine = ctx;
-    struct mr_volume *volume = mr_volume_new(engine, id);
+    const struct loading *loading = ctx;
+    struct mr_volume *volume = mr_volume_new(loading->engine, id);
 
     if (!volume)
-        return -ENOMEM;
+        return mr_fail(loading->err, MR_E_INTERNAL, ENOMEM, "load volume '%s'", id);
     volume->number = number;
-    volume->state = mr_state_from_name(state);
-    int rc = volume->state == MR_STATE_COUNT ? -EBADMSG
-                                             : mr_volume_from_row(volume, row, NULL);
-    /* A row that asks for action needs its spec. */
-    if (rc == 0 && !volume->spec && volume->state != MR_STATE_ABSENT)
-        rc = -EBADMSG;
-    if (rc == 0)
-        rc = mr_engine_insert(engine, volume, NULL);
+    int rc = read_row(volume, state, row, loading->err);
+    if (rc < 0)
+        rc = refuse_row(id, rc, loading->err);
+    else
+        rc = mr_engine_insert(loading->engine, volume, loading->err);
     if (rc < 0) {
         mr_volume_free(volume);
         return rc;
@@ -119,7 +146,8 @@ static int load_volume(void *ctx, int64_t number, const char *id, const char *st
 
 static int load_operation(void *ctx, const char *id, struct json_object *row)
 {
-    struct mr_engine *engine = ctx;
+    const struct loading *loading = ctx;
+    struct mr_engine *engine = loading->engine;
     struct mr_operation *op = mr_operation_from_row(engine, id, row);
     if (op)
         mr_engine_keep_operation(engine, op);
@@ -330,8 +358,10 @@ void mr_recovery_init(struct mr_engine *engine)
 
 int mr_recovery_load(struct mr_engine *engine, struct mr_err *err)
 {
+    struct mr_err unused;
+    struct loading loading = {engine, err ? err : &unused};
     int rc = mr_journal_load(engine->journal, load_volume, load_operation,
-                             MR_OPERATIONS_KEPT, engine, err);
+                             MR_OPERATIONS_KEPT, &loading, loading.err);
     if (rc < 0)
         return rc;
     for (struct mr_operation *op = engine->operations; op; op = op->next)

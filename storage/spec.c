@@ -57,7 +57,7 @@ static int check_options(const struct mr_spec *spec, struct mr_err *err)
     return 0;
 }
 
-static int fill(struct mr_spec *spec, struct mr_err *err)
+static int fill(struct mr_spec *spec, enum mr_decode mode, struct mr_err *err)
 {
     struct json_object *filesystem = mr_json_get(spec->full, "filesystem");
 
@@ -70,23 +70,25 @@ static int fill(struct mr_spec *spec, struct mr_err *err)
     spec->mount_path = mr_json_get_string(spec->full, "mount_path");
     spec->read_only = mr_json_get_bool(spec->full, "read_only", false);
 
+    if (mode == MR_DECODE_ROW) /* what is attached is attached */
+        return 0;
     if (spec->read_only && spec->format_if_blank)
         return mr_fail_at(err, MR_E_INVALID_SPEC, "/filesystem/format",
                           "/filesystem/format: if-blank contradicts read_only: true");
     return check_options(spec, err);
 }
 
-static int decode(struct json_object *json, bool public, const char *id,
+static int decode(struct json_object *json, enum mr_decode mode, const char *id,
                   const char *default_root, struct mr_spec **ret, struct mr_err *err)
 {
     AUTO_SPEC struct mr_spec *spec = calloc(1, sizeof(*spec));
     if (!spec)
         return mr_fail(err, MR_E_INTERNAL, ENOMEM, "decode a volume spec");
-    int r = mr_fields_decode(mr_spec_fields, json, public, &spec->full, err);
+    int r = mr_fields_decode(mr_spec_fields, json, mode, &spec->full, err);
     if (r == 0)
         r = default_mount_path(spec->full, id, default_root, err);
     if (r == 0)
-        r = fill(spec, err);
+        r = fill(spec, mode, err);
     if (r == 0)
         *ret = mr_take_ptr(spec);
     return r;
@@ -95,13 +97,18 @@ static int decode(struct json_object *json, bool public, const char *id,
 int mr_spec_decode(struct json_object *json, const char *id, const char *default_root,
                    struct mr_spec **ret, struct mr_err *err)
 {
-    return decode(json, false, id, default_root, ret, err);
+    return decode(json, MR_DECODE_REQUEST, id, default_root, ret, err);
 }
 
 int mr_spec_decode_public(struct json_object *json, struct mr_spec **ret,
                           struct mr_err *err)
 {
-    return decode(json, true, NULL, NULL, ret, err);
+    return decode(json, MR_DECODE_PUBLIC, NULL, NULL, ret, err);
+}
+
+int mr_spec_decode_row(struct json_object *json, struct mr_spec **ret, struct mr_err *err)
+{
+    return decode(json, MR_DECODE_ROW, NULL, NULL, ret, err);
 }
 
 void mr_spec_free(struct mr_spec *spec)

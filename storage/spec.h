@@ -38,11 +38,16 @@ bool mr_volume_id_valid(const char *id);
  * MR_E_FILESYSTEM_UNSUPPORTED, or -ENOMEM. */
 int mr_spec_decode(struct json_object *json, const char *id, const char *default_root,
                    struct mr_spec **ret, struct mr_err *err);
-/* The same for what mr_spec_public() made (journal rows): secrets may be missing,
- * mount_path is there. Such a spec is good for verifying and detaching, not for mapping.
- */
+/* The same for what mr_spec_public() made: secrets may be missing, mount_path is there.
+ * Such a spec is good for verifying and detaching, not for mapping. */
 int mr_spec_decode_public(struct json_object *json, struct mr_spec **ret,
                           struct mr_err *err);
+/* The same for a row of the journal, which a newer version may have written: what that
+ * has added is kept, and equal to nothing that a caller can ask for here; values are
+ * taken as they are (spec_fields.h). Refused are a driver that is not known here and
+ * other types than expected. */
+int mr_spec_decode_row(struct json_object *json, struct mr_spec **ret,
+                       struct mr_err *err);
 /* NULL is fine. */
 void mr_spec_free(struct mr_spec *spec);
 

@@ -12,7 +12,7 @@
 #define POINTER_SIZE sizeof(((struct mr_err *)0)->pointer)
 
 struct decoder {
-    bool allow_missing_secrets;
+    enum mr_decode mode;
     struct mr_err *err;
 };
 
@@ -78,8 +78,10 @@ static int refuse_value(const struct decoder *d, const struct mr_field *field,
     return mr_fail_at(d->err, code, at, "%s: expected %s", at, field->expected);
 }
 
-static bool text_valid(const struct mr_field *field, struct json_object *in)
+static bool text_valid(const struct decoder *d, const struct mr_field *field,
+                       struct json_object *in)
 {
+    bool check = field->check && d->mode != MR_DECODE_ROW;
     const char *text = json_object_get_string(in);
     int len = json_object_get_string_len(in);
     if (len < field->min || len > field->max || strlen(text) != (size_t)len)
@@ -87,7 +89,7 @@ static bool text_valid(const struct mr_field *field, struct json_object *in)
     for (const char *c = text; *c; c++)
         if (isascii(*c) && iscntrl((unsigned char)*c))
             return false;
-    return utf8_valid(text) && (!field->check || field->check(text));
+    return utf8_valid(text) && (!check || field->check(text));
 }
 
 static int decode_string(const struct decoder *d, const struct mr_field *field,
@@ -96,10 +98,10 @@ static int decode_string(const struct decoder *d, const struct mr_field *field,
     char normal[MR_FIELD_TEXT_MAX];
     if (!json_object_is_type(in, json_type_string))
         return refuse_type(d, field, at, in);
-    if (!text_valid(field, in))
+    if (!text_valid(d, field, in))
         return refuse_value(d, field, at);
     const char *text = json_object_get_string(in);
-    if (field->normalise) {
+    if (field->normalise && d->mode != MR_DECODE_ROW) {
         field->normalise(text, normal);
         text = normal;
     }
@@ -155,7 +157,7 @@ static int decode_int(const struct decoder *d, const struct mr_field *field,
     if (!json_object_is_type(in, json_type_int))
         return refuse_type(d, field, at, in);
     int64_t value = json_object_get_int64(in); /* too large for 64 bits: saturates */
-    if (value < field->min || value > field->max)
+    if (d->mode != MR_DECODE_ROW && (value < field->min || value > field->max))
         return refuse_value(d, field, at);
     *ret = json_object_new_int64(value);
     return *ret ? 0 : -ENOMEM;
@@ -184,7 +186,7 @@ static int decode_source(const struct decoder *d, const struct mr_field *field,
         return mr_fail_at(d->err, MR_E_INVALID_SPEC, driver_at, "%s: expected one of: %s",
                           driver_at, mr_source_driver_names(names, sizeof(names)));
     int r = decode_object(d, driver->fields, in, at, ret);
-    if (r == 0 && driver->check) {
+    if (r == 0 && driver->check && d->mode != MR_DECODE_ROW) {
         r = driver->check(*ret, d->err);
         if (r < 0)
             (void)json_object_put(mr_take_ptr(*ret));
@@ -214,6 +216,32 @@ static int decode_value(const struct decoder *d, const struct mr_field *field,
     return -EINVAL;
 }
 
+static bool knows(const struct mr_field *fields, const char *key)
+{
+    while (fields->name && strcmp(fields->name, key) != 0)
+        fields++;
+    return fields->name != NULL;
+}
+
+/* Adds a deep copy of what the table does not know. */
+static int copy_unknown(const struct mr_field *fields, struct json_object *from,
+                        struct json_object *to)
+{
+    json_object_object_foreach(from, key, value)
+    {
+        struct json_object *copy = NULL;
+        if (knows(fields, key))
+            continue;
+        if (value && json_object_deep_copy(value, &copy, NULL) != 0)
+            return -ENOMEM;
+        if (json_object_object_add(to, key, copy) != 0) {
+            (void)json_object_put(copy);
+            return -ENOMEM;
+        }
+    }
+    return 0;
+}
+
 static int refuse_unknown(const struct decoder *d, const struct mr_field *fields,
                           struct json_object *in, const char *at)
 {
@@ -221,14 +249,12 @@ static int refuse_unknown(const struct decoder *d, const struct mr_field *fields
     {
         const struct mr_field *f = fields;
         (void)unused;
-        while (f->name && strcmp(f->name, key) != 0)
-            f++;
-        if (f->name)
+        if (knows(fields, key))
             continue;
         char key_at[POINTER_SIZE];
         char known[200] = "";
         pointer_to(key_at, at, key);
-        for (f = fields; f->name; f++) {
+        for (; f->name; f++) {
             size_t len = strlen(known);
             (void)snprintf(known + len, sizeof(known) - len, "%s%s", len ? ", " : "",
                            f->name);
@@ -254,7 +280,7 @@ static int decode_member(const struct decoder *d, const struct mr_field *field,
         *ret = json_tokener_parse(field->fallback);
         return *ret ? 0 : -ENOMEM;
     }
-    if (field->required && !(field->secret && d->allow_missing_secrets))
+    if (field->required && !(field->secret && d->mode != MR_DECODE_REQUEST))
         return mr_fail_at(d->err, MR_E_INVALID_SPEC, member_at,
                           "%s is missing: expected %s", member_at, field->expected);
     return 0;
@@ -267,7 +293,8 @@ static int decode_object(const struct decoder *d, const struct mr_field *fields,
     MR_AUTO_JSON struct json_object *out = json_object_new_object();
     if (!out)
         return -ENOMEM;
-    int r = refuse_unknown(d, fields, in, at);
+    bool row = d->mode == MR_DECODE_ROW;
+    int r = row ? 0 : refuse_unknown(d, fields, in, at);
     for (const struct mr_field *f = fields; r == 0 && f->name; f++) {
         struct json_object *value = NULL;
         r = decode_member(d, f, in, at, &value);
@@ -276,16 +303,17 @@ static int decode_object(const struct decoder *d, const struct mr_field *fields,
             r = -ENOMEM;
         }
     }
+    if (r == 0 && row)
+        r = copy_unknown(fields, in, out);
     if (r == 0)
         *ret = mr_take_ptr(out);
     return r;
 }
 
 int mr_fields_decode(const struct mr_field *fields, struct json_object *in,
-                     bool allow_missing_secrets, struct json_object **ret,
-                     struct mr_err *err)
+                     enum mr_decode mode, struct json_object **ret, struct mr_err *err)
 {
-    const struct decoder d = {.allow_missing_secrets = allow_missing_secrets, .err = err};
+    const struct decoder d = {.mode = mode, .err = err};
     int r = json_object_is_type(in, json_type_object)
                 ? decode_object(&d, fields, in, "", ret)
                 : mr_fail_at(err, MR_E_INVALID_SPEC, "", "expected a JSON object, got %s",
@@ -322,7 +350,23 @@ struct json_object *mr_fields_public(const struct mr_field *fields,
             return NULL;
         }
     }
+    if (out && in && copy_unknown(fields, in, out) < 0)
+        return NULL;
     return mr_take_ptr(out);
+}
+
+/* Is all that the table does not know of a in b as well? */
+static bool has_unknown(const struct mr_field *fields, struct json_object *a,
+                        struct json_object *b)
+{
+    json_object_object_foreach(a, key, value)
+    {
+        struct json_object *other = NULL;
+        if (!knows(fields, key) && !(json_object_object_get_ex(b, key, &other) &&
+                                     json_object_equal(value, other)))
+            return false;
+    }
+    return true;
 }
 
 bool mr_fields_equal(const struct mr_field *fields, struct json_object *a,
@@ -338,5 +382,5 @@ bool mr_fields_equal(const struct mr_field *fields, struct json_object *a,
         if (!same)
             return false;
     }
-    return true;
+    return has_unknown(fields, a, b) && has_unknown(fields, b, a);
 }

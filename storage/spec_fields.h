@@ -3,6 +3,13 @@
  * The volume spec as tables: every field's name, type, limits and checks, and whether it
  * is secret. The codec (spec.c) knows no field by name that it does not have to. A new
  * driver is one more table here. Constant data and pure functions, any thread.
+ *
+ * Versions: specs are kept in journals, which an older mooringd may have to read (an
+ * upgrade that is taken back), and a newer one will. So a field that was released keeps
+ * its name, type, meaning and fallback for ever; a new one is not required, and its
+ * fallback means what was done before there was the field. What a version does not know
+ * it keeps, shows, and takes for a difference: such a volume can be looked at and
+ * detached, but neither verified nor mapped again.
  */
 #ifndef MR_STORAGE_SPEC_FIELDS_H
 #define MR_STORAGE_SPEC_FIELDS_H
@@ -60,17 +67,24 @@ const struct mr_source_driver *mr_source_driver(const char *name);
 /* "file, iscsi"; cut at size. Returns dst. */
 const char *mr_source_driver_names(char *dst, size_t size);
 
+/* Whose word it is that is decoded. */
+enum mr_decode {
+    MR_DECODE_REQUEST = 0, /* a caller's: all is checked */
+    MR_DECODE_PUBLIC,      /* the same, but secrets may be missing */
+    MR_DECODE_ROW, /* a journal's: the same, and it may be of a newer version. Only
+                      types are checked, and unknown members are kept */
+};
+
 /* Decodes in by the table: *ret is a new object in the table's order, with defaults
  * filled in and strings normalised. Errors as for mr_spec_decode(). */
 int mr_fields_decode(const struct mr_field *fields, struct json_object *in,
-                     bool allow_missing_secrets, struct json_object **ret,
-                     struct mr_err *err);
-/* A deep copy of a decoded object without the fields that are secret or for once. NULL
- * when out of memory. */
+                     enum mr_decode mode, struct json_object **ret, struct mr_err *err);
+/* A deep copy of a decoded object without the fields that are secret or for once; what is
+ * unknown is neither (secrets are in no journal). NULL when out of memory. */
 struct json_object *mr_fields_public(const struct mr_field *fields,
                                      struct json_object *in);
 /* Two decoded objects agree in everything but what is secret or for once, whatever the
- * order of their keys. */
+ * order of their keys; also in what is unknown. */
 bool mr_fields_equal(const struct mr_field *fields, struct json_object *a,
                      struct json_object *b);
 

@@ -269,9 +269,9 @@ int mr_volume_from_row(struct mr_volume *volume, struct json_object *row,
     struct json_object *proof = mr_json_get(row, "proof");
 
     if (spec) {
-        int rc = mr_spec_decode_public(spec, &volume->spec, err);
+        int rc = mr_spec_decode_row(spec, &volume->spec, err);
         if (rc < 0)
-            return mr_err_context(err, rc, "journal row of volume '%s'", volume->id);
+            return rc;
     }
     mr_json_copy_string(row, "token", volume->token, sizeof(volume->token));
     mr_json_copy_string(row, "boot_id", volume->boot_id, sizeof(volume->boot_id));

@@ -69,7 +69,8 @@ struct json_object *mr_search_source(struct json_object *json, char *ret_key)
         mr_source_driver(mr_json_get_string(json, "driver"));
     struct json_object *source = NULL;
 
-    if (!driver || mr_fields_decode(driver->fields, in, true, &source, NULL) < 0)
+    if (!driver ||
+        mr_fields_decode(driver->fields, in, MR_DECODE_PUBLIC, &source, NULL) < 0)
         return NULL;
     if (ret_key && driver->key(source, ret_key, MR_KEY_TEXT) < 0)
         ret_key[0] = '\0';
