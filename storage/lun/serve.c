@@ -40,20 +40,24 @@ struct server {
 
 /* --- the loop --- */
 
+/* That FAIL_NOW is gone says that it was done: it goes last. Of the others the deed is
+ * told in another way. */
 static void take_orders(struct server *server)
 {
     struct mr_link *link = &server->link;
     uint64_t count;
     ssize_t n = read(MR_LUN_ORDER_FD, &count, sizeof(count));
-    unsigned orders = atomic_exchange(&server->page->orders, 0);
+    unsigned orders = atomic_fetch_and(&server->page->orders, MR_ORDER_FAIL_NOW);
 
     (void)n; /* the orders count, not how often they were announced */
     if (orders & MR_ORDER_TIMEOUTS)
         mr_link_new_timeouts(link);
     if (orders & MR_ORDER_CUT)
         mr_link_cut(link);
-    if (orders & MR_ORDER_FAIL_NOW)
+    if (orders & MR_ORDER_FAIL_NOW) {
         mr_link_fail_now(link);
+        (void)atomic_fetch_and(&server->page->orders, ~(unsigned)MR_ORDER_FAIL_NOW);
+    }
     if (orders & MR_ORDER_RESIZE)
         mr_link_resize(link);
     if (orders & MR_ORDER_FENCE)
@@ -160,6 +164,8 @@ static int hand_over(struct server *server)
 
 static int serve(struct server *server)
 {
+    /* The server before may have died with the announcement in its hands. */
+    take_orders(server);
     for (;;) {
         if (server->io.gone)
             return release(server);

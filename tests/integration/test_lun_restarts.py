@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server of a LUN dies, is stopped, is exchanged: who uses the volume notices a pause at most."""
+import ctypes
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -10,6 +12,8 @@ from mooring import kernel, lun
 from mooring.load import Load, ended, fio
 from mooring.wait import eventually
 
+SYS_PIDFD_GETFD = 438
+ORDER_FD = 7  # storage/lun/start.h
 KILLS = int(os.environ.get("MOORING_LUN_KILLS", "16"))
 
 
@@ -142,4 +146,40 @@ def test_agent_finds_the_attachment_again(agent, target, how):
     now = eventually(lambda: (d := a.get("v").json)["transport"]["state"] != "unknown" and d, 5, "the agent is told about the transport")
     assert now["state"] == "attached" and now["transport"]["state"] == "up"
     assert lun.status(a)["pid"] == before["pid"]
+    a.detach("v")
+
+
+def steal_announcement(server):
+    """Takes the count of the server's order eventfd: it has read that, and got no further."""
+    pidfd = os.pidfd_open(server.pid)
+    fd = ctypes.CDLL(None, use_errno=True).syscall(SYS_PIDFD_GETFD, pidfd, ORDER_FD, 0)
+    os.close(pidfd)
+    assert fd >= 0, os.strerror(ctypes.get_errno())
+    try:
+        return os.eventfd_read(fd)
+    except BlockingIOError:
+        return 0
+    finally:
+        os.close(fd)
+
+
+def test_an_order_outlives_the_server_that_was_told(agent, target):
+    """Killed between the announcement of an order and the order itself."""
+    a = agent()
+    spec = target.spec(fs="ext4")
+    spec["source"]["replacement_timeout_s"] = 600
+    a.attach("v", spec)
+    target.kill()
+    eventually(lambda: a.get("v").json["transport"]["state"] == "down", 10, "the link is down")
+    [server] = lun.servers()
+    os.kill(server.pid, signal.SIGSTOP)
+    answer = threading.Thread(target=lun.control, args=(a, "fail-now"), kwargs={"check": False}, daemon=True)
+    answer.start()
+    eventually(lambda: steal_announcement(server), 5, "it is told so", interval=0.01)
+    os.kill(server.pid, signal.SIGKILL)
+    exchanged(server.pid)
+    eventually(lambda: a.get("v").json["transport"]["state"] == "failed", 10, "the next server does it")
+    answer.join(10)
+    target.restart()
+    eventually(lambda: a.get("v").json["transport"]["state"] == "up", 20, "the link is up")
     a.detach("v")
