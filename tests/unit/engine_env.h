@@ -25,6 +25,9 @@
     "'block_size':512,'source_key':'file:1:2:3'}"
 #define FOUND "[{'found':true," DEVICE(42) ",'mounted':'present','on_top':true}]"
 #define FOUND_UNMOUNTED "[{'found':true," DEVICE(42) ",'mounted':'absent'}]"
+#define LOST_WRITE                                                                       \
+    "[{'error':{'code':'data-not-written','message':'EIO','remedy':'x'}},"               \
+    "{'result':'unmounted'}]"
 #define NOT_FOUND "[{'found':false,'mounted':'absent'}]"
 
 struct env {

@@ -5,13 +5,10 @@
 #ifndef MR_TESTS_UNIT_ENGINE_FAULTS_ENV_H
 #define MR_TESTS_UNIT_ENGINE_FAULTS_ENV_H
 
-#include "tests/unit/engine_env.h"
+#include "tests/unit/engine_sql_env.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <sqlite3.h>
-
-#define ABSENT_NOW "[{'found':true," DEVICE(42) ",'mounted':'absent'}]"
 
 /* Another device, for "w". */
 #define MAP_W                                                                            \
@@ -25,49 +22,6 @@ static const char trigger[] =
     " AND (SELECT event FROM history WHERE event LIKE 'fail:%' ORDER BY seq DESC LIMIT 1)"
     " IN ('fail:all', 'fail:' || new.event)"
     " BEGIN SELECT raise(ABORT, 'disk is full'); END;";
-
-static inline void journal_path(const struct env *env, char path[PATH_MAX])
-{
-    (void)snprintf(path, PATH_MAX, "%s/state/journal.db", env->dir);
-}
-
-static inline void run_sql(const struct env *env, const char *sql)
-{
-    char path[PATH_MAX];
-    sqlite3 *db = NULL;
-
-    journal_path(env, path);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
-    (void)sqlite3_close(db);
-}
-
-/* The first column of the first row, "" when there is none; the agent must be down. */
-static inline const char *ask_sql(const struct env *env, const char *sql)
-{
-    static char text[256];
-    char path[PATH_MAX];
-    sqlite3 *db = NULL;
-    sqlite3_stmt *stmt = NULL;
-
-    journal_path(env, path);
-    text[0] = '\0';
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
-    if (sqlite3_step(stmt) == SQLITE_ROW)
-        (void)snprintf(text, sizeof(text), "%s",
-                       (const char *)sqlite3_column_text(stmt, 0));
-    (void)sqlite3_finalize(stmt);
-    (void)sqlite3_close(db);
-    return text;
-}
-
-#define STATE_OF_V "SELECT state FROM volume WHERE id = 'v'"
-
-static inline bool recovered(struct env *env)
-{
-    return !mr_engine_recovering(env->engine);
-}
 
 static inline int setup_faults(void **state)
 {

@@ -5,10 +5,8 @@
 #ifndef MR_TESTS_UNIT_ENGINE_LINK_ENV_H
 #define MR_TESTS_UNIT_ENGINE_LINK_ENV_H
 
-#include "tests/unit/engine_env.h"
+#include "tests/unit/engine_sql_env.h"
 #include "tests/unit/fake_keeper.h"
-
-#include <sqlite3.h>
 
 #include "storage/discovery.h"
 
@@ -117,11 +115,6 @@ static inline void run_ms(struct env *env, int64_t ms)
 {
     run_until_ns = mr_now_ns() + ms * MR_NS_PER_MS;
     run_until(env, time_is_over);
-}
-
-static inline bool recovered(struct env *env)
-{
-    return !mr_engine_recovering(env->engine);
 }
 
 /* more: members of the source, each behind a comma. */
@@ -242,35 +235,5 @@ static inline void assert_dry_run_of(struct env *env, struct mr_spec *spec,
 #define LOOK(content)                                                                    \
     "[{'serial':'s','wwn':'','size_bytes':4096,'block_size':512,'source_key':'k',"       \
     "'content':" content "}]"
-
-static inline void run_sql(const struct env *env, const char *sql)
-{
-    char path[PATH_MAX];
-    sqlite3 *db = NULL;
-
-    (void)snprintf(path, sizeof(path), "%s/state/journal.db", env->dir);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
-    (void)sqlite3_close(db);
-}
-
-static inline int history_count(const struct env *env, const char *event)
-{
-    char path[PATH_MAX];
-    char sql[128];
-    sqlite3 *db = NULL;
-    sqlite3_stmt *stmt = NULL;
-
-    (void)snprintf(path, sizeof(path), "%s/state/journal.db", env->dir);
-    (void)snprintf(sql, sizeof(sql), "SELECT count(*) FROM history WHERE event = '%s'",
-                   event);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int count = sqlite3_column_int(stmt, 0);
-    (void)sqlite3_finalize(stmt);
-    (void)sqlite3_close(db);
-    return count;
-}
 
 #endif

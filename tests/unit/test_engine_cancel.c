@@ -7,8 +7,6 @@
 
 #include <errno.h>
 
-#define ABSENT_NOW "[{'found':true," DEVICE(42) ",'mounted':'absent'}]"
-
 static struct mr_operation *start_held(struct env *env, const char *command,
                                        const char *replies)
 {
@@ -43,7 +41,7 @@ static void test_put_while_draining_mounts_again_without_mapping(void **state)
 {
     struct env *env = *state;
     struct mr_operation *op = start_held(env, "claim", "[{'result':'busy'}]");
-    script(env, "inspect", ABSENT_NOW);
+    script(env, "inspect", FOUND_UNMOUNTED);
     struct mr_operation *back = put(env, "v");
     run_to_end(env, back);
     expect_cancelled(op);
@@ -59,7 +57,7 @@ static void test_put_after_a_put_off_unmap_takes_it_back(void **state)
     struct mr_operation *op =
         start_held(env, "unmap", "[{'result':'bound','evidence':{}}]");
     assert_true(op->unmap_asked);
-    script(env, "inspect", ABSENT_NOW);
+    script(env, "inspect", FOUND_UNMOUNTED);
     struct mr_operation *back = put(env, "v");
     run_to_end(env, back);
     expect_cancelled(op);
@@ -71,7 +69,7 @@ static void test_device_that_went_before_it_could_be_kept_is_mapped_again(void *
 {
     struct env *env = *state;
     (void)start_held(env, "unmap", "[{'result':'bound','evidence':{}}]");
-    script(env, "inspect", ABSENT_NOW);
+    script(env, "inspect", FOUND_UNMOUNTED);
     script(env, "keep", "[{'result':'gone'}]");
     struct mr_operation *back = put(env, "v");
     run_to_end(env, back);
@@ -104,7 +102,7 @@ static void test_put_during_an_unmap_that_is_put_off_takes_it_back(void **state)
     script(env, "unmap", "[{'sleep_ms':200,'result':'bound','evidence':{}}]");
     struct mr_operation *op = del(env, "v");
     run_until(env, unmapping);
-    script(env, "inspect", ABSENT_NOW);
+    script(env, "inspect", FOUND_UNMOUNTED);
     struct mr_operation *back = put(env, "v");
     run_to_end(env, back);
     expect_cancelled(op);
@@ -143,7 +141,7 @@ static void test_put_while_an_undo_waits_brings_it_back(void **state)
     struct env *env = *state;
     struct mr_operation *op;
     (void)start_held(env, "claim", "[{'result':'busy'}]");
-    script(env, "inspect", ABSENT_NOW);
+    script(env, "inspect", FOUND_UNMOUNTED);
     script(env, "mount", "[{'exit':3}]");
     op = put(env, "v"); /* mends, and dies of it: the start undoes that */
     run_to_end(env, op);
@@ -169,7 +167,7 @@ static void test_agent_may_stop_between_cancel_and_attach(void **state)
     (void)start_held(env, "claim", "[{'result':'busy'}]");
     (void)snprintf(id, sizeof(id), "%s", mr_operation_id(put(env, "v")));
     env_stop(env);
-    script(env, "inspect", ABSENT_NOW);
+    script(env, "inspect", FOUND_UNMOUNTED);
     (void)asked(env);
     env_start(env);
     assert_int_equal(v(env)->state, MR_STATE_ATTACHING);

@@ -3,11 +3,10 @@
  * The wait: no answer of a worker but "claimed" leads to an unmap, and nothing that dies
  * or hangs loses it.
  */
-#include "tests/unit/engine_env.h"
+#include "tests/unit/engine_sql_env.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <sqlite3.h>
 
 static bool wedged(struct env *env)
 {
@@ -289,16 +288,8 @@ static void test_other_diskseq_is_not_our_device(void **state)
 static void test_another_boot_means_lost_and_delete_says_so(void **state)
 {
     struct env *env = *state;
-    char path[PATH_MAX];
-    sqlite3 *db = NULL;
     env_stop(env);
-    (void)snprintf(path, sizeof(path), "%s/state/journal.db", env->dir);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(
-        sqlite3_exec(db, "UPDATE volume SET doc = json_set(doc, '$.boot_id', 'other')",
-                     NULL, NULL, NULL),
-        SQLITE_OK);
-    (void)sqlite3_close(db);
+    run_sql(env, "UPDATE volume SET doc = json_set(doc, '$.boot_id', 'other')");
     env_start(env);
     assert_int_equal(v(env)->state, MR_STATE_LOST_BY_REBOOT);
     struct mr_operation *op = del(env, "v");

@@ -6,10 +6,6 @@
  */
 #include "tests/unit/engine_link_env.h"
 
-#define LOST_WRITE                                                                       \
-    "[{'error':{'code':'data-not-written','message':'EIO','remedy':'x'}},"               \
-    "{'result':'unmounted'}]"
-
 static bool knows_end(struct env *env)
 {
     return v(env)->transport_end != MR_TRANSPORT_UNKNOWN;

@@ -186,7 +186,7 @@ static void test_unannounced_put_is_written_when_it_starts(void **state)
     struct env *env = *state;
     char sql[128];
     (void)start_held(env);
-    script(env, "inspect", ABSENT_NOW);
+    script(env, "inspect", FOUND_UNMOUNTED);
     fail_records(env, "queued");
     struct mr_operation *back = put(env, "v");
     run_to_end(env, back);

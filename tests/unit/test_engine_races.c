@@ -4,13 +4,11 @@
  * PUT or a forget while the worker's answer must not be lost, a gate that is knocked at
  * twice, records that fail.
  */
-#include "tests/unit/engine_env.h"
+#include "tests/unit/engine_sql_env.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <sqlite3.h>
 
-#define ABSENT_NOW "[{'found':true," DEVICE(42) ",'mounted':'absent'}]"
 #define SEEN(rows) "[{'complete':true,'holders':[" rows "]}]"
 #define COPY                                                                             \
     "{'id':'a1','kind':'mount-copy','certain':true,'pid':1,'start_time':5,'path':'/p'}"
@@ -73,11 +71,6 @@ static bool gated(struct env *env)
     return v(env)->op && v(env)->op->gate;
 }
 
-static bool recovered(struct env *env)
-{
-    return !mr_engine_recovering(env->engine);
-}
-
 static bool one_answer(struct env *env)
 {
     (void)env;
@@ -88,37 +81,6 @@ static bool two_answers(struct env *env)
 {
     (void)env;
     return answers >= 2;
-}
-
-/* The state in the journal's row; the agent must be down. */
-static const char *row_state(const struct env *env)
-{
-    static char text[64];
-    char path[PATH_MAX];
-    sqlite3 *db = NULL;
-    sqlite3_stmt *stmt = NULL;
-
-    (void)snprintf(path, sizeof(path), "%s/state/journal.db", env->dir);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_prepare_v2(db, "SELECT state FROM volume WHERE id = 'v'", -1,
-                                        &stmt, NULL),
-                     SQLITE_OK);
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    (void)snprintf(text, sizeof(text), "%s", (const char *)sqlite3_column_text(stmt, 0));
-    (void)sqlite3_finalize(stmt);
-    (void)sqlite3_close(db);
-    return text;
-}
-
-static void run_sql(const struct env *env, const char *sql)
-{
-    char path[PATH_MAX];
-    sqlite3 *db = NULL;
-
-    (void)snprintf(path, sizeof(path), "%s/state/journal.db", env->dir);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
-    (void)sqlite3_close(db);
 }
 
 static void start_held(struct env *env)
@@ -164,7 +126,7 @@ static void test_record_of_an_action_does_not_undo_the_end(void **state)
     run_until(env, one_answer);
     assert_int_equal(last_err.code, MR_E_NOT_DETACHING);
     env_stop(env);
-    assert_string_equal(row_state(env), "absent");
+    assert_string_equal(ask_sql(env, STATE_OF_V), "absent");
     env_start(env);
 }
 
@@ -180,7 +142,7 @@ static void test_forget_waits_for_a_running_action(void **state)
     assert_non_null(forget(env, &err));
     run_until(env, two_answers);
     env_stop(env);
-    assert_string_equal(row_state(env), "orphan");
+    assert_string_equal(ask_sql(env, STATE_OF_V), "orphan");
     env_start(env);
     assert_int_equal(v(env)->state, MR_STATE_ORPHAN);
 }
@@ -197,7 +159,7 @@ static void test_put_waits_for_a_running_action(void **state)
     assert_int_equal(err.code, MR_E_OPERATION_PENDING);
     assert_int_equal(mr_operation_ended(v(env)->op), 0);
     run_until(env, one_answer);
-    script(env, "inspect", ABSENT_NOW);
+    script(env, "inspect", FOUND_UNMOUNTED);
     assert_int_equal(put_again(env, &back, &err), 0);
     run_to_end(env, back);
     assert_int_equal(v(env)->state, MR_STATE_ATTACHED);
@@ -238,7 +200,7 @@ static void test_shutdown_that_was_not_done_forces_nothing(void **state)
     assert_true(v(env)->forced);
     run_until(env, one_answer);
     assert_false(v(env)->op->accept_data_loss);
-    script(env, "inspect", ABSENT_NOW);
+    script(env, "inspect", FOUND_UNMOUNTED);
     assert_int_equal(put_again(env, &back, &err), 0);
     run_to_end(env, back);
     assert_int_equal(v(env)->state, MR_STATE_ATTACHED);
@@ -315,7 +277,7 @@ static void test_worker_that_dies_in_the_unmap_does_not_strand_a_put(void **stat
     struct mr_operation *op = del(env, "v");
     run_until(env, unmapping);
     struct mr_operation *back = put(env, "v");
-    script(env, "inspect", ABSENT_NOW);
+    script(env, "inspect", FOUND_UNMOUNTED);
     script(env, "claim", "[{'result':'busy'}]");
     run_to_end(env, back);
     assert_int_equal(mr_operation_ended(op), -1);

@@ -2,9 +2,7 @@
  *
  * Journal against kernel: at the start, on demand, and what is in no journal.
  */
-#include "tests/unit/engine_env.h"
-
-#include <sqlite3.h>
+#include "tests/unit/engine_sql_env.h"
 
 #define TOKEN "00112233445566778899aabbccddeeff"
 #define ORPHAN "orphan-" TOKEN
@@ -44,11 +42,6 @@ static bool two_answers(struct env *env)
     return answers == 2;
 }
 
-static bool recovered(struct env *env)
-{
-    return !mr_engine_recovering(env->engine);
-}
-
 static int setup_answers(void **state)
 {
     (void)json_object_put(document);
@@ -68,17 +61,6 @@ static void restart(struct env *env)
 {
     env_stop(env);
     env_start(env);
-}
-
-static void run_sql(const struct env *env, const char *sql)
-{
-    char path[PATH_MAX];
-    sqlite3 *db = NULL;
-
-    (void)snprintf(path, sizeof(path), "%s/state/journal.db", env->dir);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
-    (void)sqlite3_close(db);
 }
 
 /* --- the start --- */

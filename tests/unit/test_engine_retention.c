@@ -3,47 +3,11 @@
  * How long a volume that is gone is remembered, and that times measured survive a clock
  * that jumps.
  */
-#include "tests/unit/engine_env.h"
+#include "tests/unit/engine_sql_env.h"
 
 #include <errno.h>
-#include <sqlite3.h>
 
 #define DAY_MS (24LL * 3600 * 1000)
-
-static void journal_path(const struct env *env, char path[PATH_MAX])
-{
-    (void)snprintf(path, PATH_MAX, "%s/state/journal.db", env->dir);
-}
-
-static void run_sql(const struct env *env, const char *sql)
-{
-    char path[PATH_MAX];
-    sqlite3 *db = NULL;
-
-    journal_path(env, path);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
-    (void)sqlite3_close(db);
-}
-
-/* The agent must be down. */
-static int count_rows(const struct env *env, const char *from)
-{
-    char path[PATH_MAX];
-    char sql[256];
-    sqlite3 *db = NULL;
-    sqlite3_stmt *stmt = NULL;
-
-    journal_path(env, path);
-    (void)snprintf(sql, sizeof(sql), "SELECT count(*) FROM %s", from);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int count = sqlite3_column_int(stmt, 0);
-    (void)sqlite3_finalize(stmt);
-    (void)sqlite3_close(db);
-    return count;
-}
 
 static bool settled(struct env *env)
 {
@@ -117,11 +81,6 @@ static void test_a_lower_limit_counts_from_the_next_start_on(void **state)
         (void)snprintf(id, sizeof(id), "v%d", i);
         assert_int_equal(knows(env, id), i == 4);
     }
-}
-
-static bool recovered(struct env *env)
-{
-    return !mr_engine_recovering(env->engine);
 }
 
 static void test_a_start_that_looks_first_forgets_right_after_that(void **state)

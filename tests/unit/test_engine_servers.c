@@ -3,17 +3,11 @@
  * The death of a mooring-lun: seen at once, said as what it is, never taken for an
  * attachment, and never mended: only a detach is left, then all afresh.
  */
-#include "tests/unit/engine_env.h"
+#include "tests/unit/engine_sql_env.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <sqlite3.h>
 #include <sys/wait.h>
-
-#define LOST_WRITE                                                                       \
-    "[{'error':{'code':'data-not-written','message':'EIO','remedy':'x'}},"               \
-    "{'result':'unmounted'}]"
-#define UNMOUNTED "[{'found':true," DEVICE(42) ",'mounted':'absent'}]"
 
 static pid_t server; /* a process of ours that plays mooring-lun */
 
@@ -46,11 +40,6 @@ static void script_server(struct env *env, const char *command, int64_t start_ti
                    "'lun_pid':%d,'lun_start_time':%lld}}]",
                    (int)server, (long long)start_time);
     script(env, command, text);
-}
-
-static bool recovered(struct env *env)
-{
-    return !mr_engine_recovering(env->engine);
 }
 
 static int setup_served(void **state)
@@ -88,36 +77,6 @@ static void lose_server(struct env *env)
 {
     end_server();
     run_until(env, lost);
-}
-
-static void run_sql(const struct env *env, const char *sql)
-{
-    char path[PATH_MAX];
-    sqlite3 *db = NULL;
-
-    (void)snprintf(path, sizeof(path), "%s/state/journal.db", env->dir);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
-    (void)sqlite3_close(db);
-}
-
-static int history_count(const struct env *env, const char *event)
-{
-    char path[PATH_MAX];
-    char sql[128];
-    sqlite3 *db = NULL;
-    sqlite3_stmt *stmt = NULL;
-
-    (void)snprintf(path, sizeof(path), "%s/state/journal.db", env->dir);
-    (void)snprintf(sql, sizeof(sql), "SELECT count(*) FROM history WHERE event = '%s'",
-                   event);
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    int count = sqlite3_column_int(stmt, 0);
-    (void)sqlite3_finalize(stmt);
-    (void)sqlite3_close(db);
-    return count;
 }
 
 static void test_its_end_is_seen_at_once_and_said(void **state)

@@ -81,7 +81,7 @@ static void test_put_brings_back_what_waits_for_its_unmap(void **state)
     fail_records(env, "unmapping");
     struct mr_operation *op = del(env, "v");
     run_until(env, waiting);
-    script(env, "inspect", ABSENT_NOW);
+    script(env, "inspect", FOUND_UNMOUNTED);
     struct mr_operation *back = put(env, "v");
     run_to_end(env, back);
     assert_int_equal(mr_operation_error(op)->code, MR_E_DETACH_CANCELLED);
@@ -190,7 +190,7 @@ static void test_end_of_an_attach_waits(void **state)
 static void test_mend_waits_for_its_record(void **state)
 {
     struct env *env = *state;
-    script(env, "inspect", ABSENT_NOW);
+    script(env, "inspect", FOUND_UNMOUNTED);
     fail_records(env, "mend_intent");
     struct mr_operation *op = put(env, "v");
     run_until(env, waiting);
@@ -229,7 +229,7 @@ static void test_dead_worker_while_the_record_waits_starts_anew(void **state)
     struct mr_operation *op = del(env, "v");
     run_until(env, waiting);
     (void)asked(env);
-    script(env, "inspect", ABSENT_NOW);
+    script(env, "inspect", FOUND_UNMOUNTED);
     assert_int_equal(kill(mr_worker_pid(op->worker), SIGKILL), 0);
     run_until(env, restarting);
     fail_records(env, "none");
