@@ -295,20 +295,8 @@ static void begin_unmap(struct mr_operation *op)
 static void unmap_answered(struct mr_operation *op, struct json_object *message)
 {
     const char *result = mr_json_get_string(message, "result");
-    struct json_object *evidence = mr_json_get(message, "evidence");
 
-    /* That of `unmap` says whether the claim was in hand; `gone` adds how it ended. */
-    if (json_object_is_type(evidence, json_type_object)) {
-        if (!op->evidence)
-            op->evidence = json_object_new_object();
-        json_object_object_foreach(evidence, key, value)
-        {
-            bool known = mr_json_get(op->evidence, key) != NULL;
-            if (!(op->unmap_asked && strcmp(key, "exclusive_open") == 0) &&
-                (value || !known))
-                mr_json_set(op->evidence, key, json_object_get(value));
-        }
-    }
+    mr_proof_add_evidence(op, mr_json_get(message, "evidence"));
     if (result && strcmp(result, "gone") == 0) {
         if (op->unmap_asked && op->released_at_ms)
             note_release(op);

@@ -387,6 +387,10 @@ void mr_detach_armed(struct mr_operation *op, int wd);
 /* The plan came to its end: proof, tombstone (or `failed` after an undo). */
 void mr_detach_finish(struct mr_operation *op);
 /* --- proof.c --- */
+/* What a worker has seen (borrowed; no object: nothing) adds to the evidence of this
+ * detach. That of `unmap` says whether the claim was in hand; `gone` says how it ended.
+ */
+void mr_proof_add_evidence(struct mr_operation *op, struct json_object *evidence);
 /* The proof of release of a detach whose plan came to its end. New reference. */
 struct json_object *mr_proof_make(struct mr_operation *op);
 /* --- detach.c --- */

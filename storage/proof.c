@@ -3,6 +3,8 @@
  * The proof of release: what was seen, when, and who had to let go. No time is ever
  * invented.
  */
+#include <string.h>
+
 #include "storage/base/json.h"
 #include "storage/engine_internal.h"
 
@@ -28,6 +30,20 @@ static struct json_object *evidence(const struct mr_operation *op)
         mr_json_set_string(json, "transport_end",
                            mr_transport_name(op->volume->transport_end));
     return json;
+}
+
+void mr_proof_add_evidence(struct mr_operation *op, struct json_object *evidence)
+{
+    if (!json_object_is_type(evidence, json_type_object))
+        return;
+    if (!op->evidence)
+        op->evidence = json_object_new_object();
+    json_object_object_foreach(evidence, key, value)
+    {
+        bool known = mr_json_get(op->evidence, key) != NULL;
+        if (!(op->unmap_asked && strcmp(key, "exclusive_open") == 0) && (value || !known))
+            mr_json_set(op->evidence, key, json_object_get(value));
+    }
 }
 
 /* By the monotonic clock when this agent saw both ends; else by the wall clock, which may
