@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One action on the holders of a volume, shared by action_request.c, which decides, and
- * actions.c, which runs it. Core thread only.
+ * One action on the holders of a volume, shared by action_request.c, which decides,
+ * actions.c, which runs it, and act_rows.c, which knows whom it is about. Core thread
+ * only.
  */
 #ifndef MR_STORAGE_ACT_H
 #define MR_STORAGE_ACT_H
@@ -29,6 +30,15 @@ struct mr_act {
 
 /* Everything was checked and act is the volume's: writes it to the journal, then acts. */
 void mr_act_start(struct mr_act *act);
+/* act_rows.c: who was listed may have let go since, and nothing is done to who does not
+ * hold. The rows of the others, new reference; act->gone gets the results of those. seen:
+ * by a new scan. */
+struct json_object *mr_act_keep_holding(struct mr_act *act, struct json_object *seen,
+                                        bool complete);
+/* The command `act` (protocol.h) on these rows. New reference. */
+struct json_object *mr_act_command(const struct mr_act *act,
+                                   const struct mr_operation *op,
+                                   struct json_object *rows);
 /* What is at work (takes the reference; NULL: nothing), for a start after a crash. */
 void mr_act_set_acting(struct mr_volume *volume, struct json_object *request);
 
