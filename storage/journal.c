@@ -14,38 +14,20 @@
 #include "storage/base/clock.h"
 #include "storage/base/fault.h"
 #include "storage/base/json.h"
+#include "storage/journal_batch.h"
 #include "storage/journal_file.h"
 #include "storage/journal_prune.h"
 #include "storage/journal_rows.h"
 #include "storage/journal_schema.h"
 
-/* One record on its way, or one read (limit > 0) among them. The thread owns it from the
- * queue until it counts it as completed. */
-struct entry {
-    struct entry *next_queued;  /* journal.lock; then the thread's */
-    struct entry *next_pending; /* core */
-    mr_journal_fn fn;           /* core */
-    mr_journal_rows_fn rows_fn; /* core */
-    void *ctx;                  /* core */
-    struct mr_journal_row row;
-    int64_t after;
-    unsigned limit;
-    struct json_object *rows; /* what was read */
-    bool more;                /* there is more of it */
-    int rc;
-    struct mr_err err;
-};
-
 struct mr_journal {
     /* The thread's, once something was queued. */
-    sqlite3 *db;
-    struct mr_journal_file file;
-    struct mr_journal_writer writer;
+    struct mr_journal_sink sink;
     struct mr_journal_pruner pruner;
 
     /* Core: every entry whose callback is still due, in the order of the calls. */
-    struct entry *pending;
-    struct entry **pending_tail;
+    struct mr_journal_entry *pending;
+    struct mr_journal_entry **pending_tail;
     int64_t last_number;
     struct mr_io *io;
 
@@ -54,8 +36,8 @@ struct mr_journal {
     int event_fd; /* completed > 0 */
     pthread_cond_t wake;
     pthread_mutex_t lock; /* guards all below; no call is made under it */
-    struct entry *queue;
-    struct entry **queue_tail;
+    struct mr_journal_entry *queue;
+    struct mr_journal_entry **queue_tail;
     size_t completed; /* how many of the first pending ones are done */
     struct mr_journal_retention keep;
     bool keep_is_new; /* the pruner does not know it yet */
@@ -64,103 +46,26 @@ struct mr_journal {
 
 /* --- the thread: writes records, reads history --- */
 
-static const char *event_of(const struct entry *e)
-{
-    static const char *const events[] = {
-        [MR_JOURNAL_DROP] = "drop", [MR_JOURNAL_PROBE] = "probe"};
-    return e->row.kind == MR_JOURNAL_RECORD ? e->row.text[MR_JOURNAL_EVENT]
-                                            : events[e->row.kind];
-}
-
-/* A fault that a test planned for this one: it fails as if the disk had. */
-static void meet_fault(struct entry *e)
-{
-    int r = e->rc < 0 ? 0 : mr_fault("journal", event_of(e), "before");
-    if (r < 0)
-        e->rc = mr_journal_file_remedy(
-            &e->err, mr_fail(&e->err, MR_E_JOURNAL_UNAVAILABLE, -r, "write journal"));
-}
-
-/* A commit whose fsync failed has left its frames in the log, whole and valid: after a
- * crash of the agent alone they would be replayed, and what was refused would be done.
- * Another, empty commit takes their place, whether it can be synced or not. */
-static void overwrite_refused(struct mr_journal *j)
-{
-    (void)sqlite3_exec(j->db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
-    (void)mr_journal_schema_touch(j->db);
-    (void)sqlite3_exec(j->db, "COMMIT", NULL, NULL, NULL);
-    if (!sqlite3_get_autocommit(j->db))
-        (void)sqlite3_exec(j->db, "ROLLBACK", NULL, NULL, NULL);
-}
-
-/* Writes the entries from first up to (not including) end in one transaction: all or
- * none. */
-static int write_range(struct mr_journal *j, const struct entry *first,
-                       const struct entry *end, struct mr_err *err)
-{
-    bool ok = sqlite3_exec(j->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK;
-    for (const struct entry *e = first; ok && e != end; e = e->next_queued)
-        ok = e->rc < 0 || mr_journal_writer_put(&j->writer, &e->row);
-    int r = ok ? mr_journal_file_check(&j->file, j->db, err) : 0;
-    bool at_commit = ok && r == 0;
-    if (at_commit)
-        ok = sqlite3_exec(j->db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK;
-    if (!ok)
-        r = mr_journal_file_fail(j->db, err, "write journal");
-    for (const struct entry *e = first; r == 0 && e != end; e = e->next_queued)
-        if (e->rc == 0)
-            (void)mr_fault("journal", event_of(e), "after");
-    if (r < 0 && !sqlite3_get_autocommit(j->db))
-        (void)sqlite3_exec(j->db, "ROLLBACK", NULL, NULL, NULL);
-    if (r < 0 && at_commit)
-        overwrite_refused(j);
-    /* What was said to be durable goes into one file at least, wherever that is now. */
-    if (r == -ESTALE)
-        (void)sqlite3_wal_checkpoint_v2(j->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL,
-                                        NULL);
-    return r;
-}
-
-/* Group commit of the entries up to end. If it fails every record is tried once more
- * alone, so that a bad one fails only itself. */
-static void write_batch(struct mr_journal *j, struct entry *first, struct entry *end)
-{
-    struct mr_err err;
-
-    for (struct entry *e = first; e != end; e = e->next_queued)
-        meet_fault(e);
-    int r = write_range(j, first, end, &err);
-    for (struct entry *e = first; e != end; e = e->next_queued) {
-        if (r == 0 || e->rc < 0)
-            continue;
-        e->rc = r;
-        e->err = err;
-        if (first->next_queued != end) {
-            e->rc = 0;
-            e->rc = write_range(j, e, e->next_queued, &e->err);
-        }
-    }
-}
-
-static bool is_read(const struct entry *e)
+static bool is_read(const struct mr_journal_entry *e)
 {
     return e->limit > 0;
 }
 
 /* One read, or all records up to the next read. Returns what comes after them. */
-static struct entry *work_off(struct mr_journal *j, struct entry *first)
+static struct mr_journal_entry *work_off(struct mr_journal *j,
+                                         struct mr_journal_entry *first)
 {
-    struct entry *end = first->next_queued;
+    struct mr_journal_entry *end = first->next_queued;
     size_t count = 1;
 
     if (is_read(first)) {
-        first->rc =
-            mr_journal_read_history(j->db, first->row.number, first->after, first->limit,
-                                    &first->rows, &first->more, &first->err);
+        first->rc = mr_journal_read_history(j->sink.db, first->row.number, first->after,
+                                            first->limit, &first->rows, &first->more,
+                                            &first->err);
     } else {
         for (; end && !is_read(end); end = end->next_queued)
             count++;
-        write_batch(j, first, end);
+        mr_journal_write_batch(&j->sink, first, end);
     }
     mr_journal_pruner_count(&j->pruner, is_read(first) ? 0 : count);
     (void)pthread_mutex_lock(&j->lock);
@@ -171,7 +76,7 @@ static struct entry *work_off(struct mr_journal *j, struct entry *first)
 }
 
 /* Under the lock: waits until there is something to do. Returns what was queued. */
-static struct entry *take_queue(struct mr_journal *j)
+static struct mr_journal_entry *take_queue(struct mr_journal *j)
 {
     while (!j->queue && !j->stop && !j->keep_is_new &&
            !mr_journal_pruner_busy(&j->pruner))
@@ -179,7 +84,7 @@ static struct entry *take_queue(struct mr_journal *j)
     if (j->keep_is_new)
         mr_journal_pruner_retain(&j->pruner, &j->keep);
     j->keep_is_new = false;
-    struct entry *batch = j->queue;
+    struct mr_journal_entry *batch = j->queue;
     j->queue = NULL;
     j->queue_tail = &j->queue;
     return batch;
@@ -192,7 +97,7 @@ static void *journal_thread(void *arg)
 
     while (!stop) {
         (void)pthread_mutex_lock(&j->lock);
-        struct entry *batch = take_queue(j);
+        struct mr_journal_entry *batch = take_queue(j);
         stop = j->stop;
         (void)pthread_mutex_unlock(&j->lock);
 
@@ -206,16 +111,16 @@ static void *journal_thread(void *arg)
 
 /* --- the core's side --- */
 
-static void free_entry(struct entry *e)
+static void free_entry(struct mr_journal_entry *e)
 {
     mr_journal_row_done(&e->row);
     (void)json_object_put(e->rows);
     free(e);
 }
 
-static struct entry *pop_pending(struct mr_journal *j)
+static struct mr_journal_entry *pop_pending(struct mr_journal *j)
 {
-    struct entry *e = j->pending;
+    struct mr_journal_entry *e = j->pending;
     j->pending = e->next_pending;
     if (!j->pending)
         j->pending_tail = &j->pending;
@@ -235,7 +140,7 @@ static void on_completed(void *ctx, uint32_t events)
     (void)pthread_mutex_unlock(&j->lock);
 
     for (; count > 0; count--) {
-        struct entry *e = pop_pending(j);
+        struct mr_journal_entry *e = pop_pending(j);
         if (e->fn)
             e->fn(e->ctx, e->rc, &e->err);
         else if (e->rows_fn)
@@ -244,9 +149,9 @@ static void on_completed(void *ctx, uint32_t events)
     }
 }
 
-static struct entry *new_entry(int64_t number, void *ctx)
+static struct mr_journal_entry *new_entry(int64_t number, void *ctx)
 {
-    struct entry *e = calloc(1, sizeof(*e));
+    struct mr_journal_entry *e = calloc(1, sizeof(*e));
     if (!e)
         abort(); /* a lost callback would be a lost operation; the journal is made for
                     restarts */
@@ -255,7 +160,7 @@ static struct entry *new_entry(int64_t number, void *ctx)
     return e;
 }
 
-static void enqueue(struct mr_journal *j, struct entry *e)
+static void enqueue(struct mr_journal *j, struct mr_journal_entry *e)
 {
     *j->pending_tail = e;
     j->pending_tail = &e->next_pending;
@@ -270,7 +175,7 @@ static void enqueue(struct mr_journal *j, struct entry *e)
 void mr_journal_append(struct mr_journal *j, const struct mr_record *record,
                        mr_journal_fn fn, void *ctx)
 {
-    struct entry *e = new_entry(record->volume_number, ctx);
+    struct mr_journal_entry *e = new_entry(record->volume_number, ctx);
 
     e->fn = fn;
     e->row.at_ms = mr_wall_ms();
@@ -283,7 +188,7 @@ void mr_journal_append(struct mr_journal *j, const struct mr_record *record,
 static void enqueue_write(struct mr_journal *j, enum mr_journal_kind kind, int64_t number,
                           mr_journal_fn fn, void *ctx)
 {
-    struct entry *e = new_entry(number, ctx);
+    struct mr_journal_entry *e = new_entry(number, ctx);
 
     e->fn = fn;
     e->row.kind = kind;
@@ -304,7 +209,7 @@ void mr_journal_probe(struct mr_journal *j, mr_journal_fn fn, void *ctx)
 void mr_journal_history(struct mr_journal *j, int64_t volume_number, int64_t after,
                         unsigned limit, mr_journal_rows_fn fn, void *ctx)
 {
-    struct entry *e = new_entry(volume_number, ctx);
+    struct mr_journal_entry *e = new_entry(volume_number, ctx);
 
     assert(limit > 0);
     e->rows_fn = fn;
@@ -324,7 +229,7 @@ void mr_journal_retain(struct mr_journal *j, const struct mr_journal_retention *
 
 void mr_journal_forget(struct mr_journal *j, const void *ctx)
 {
-    for (struct entry *e = j->pending; e; e = e->next_pending) {
+    for (struct mr_journal_entry *e = j->pending; e; e = e->next_pending) {
         if (e->ctx != ctx)
             continue;
         e->fn = NULL;
@@ -341,7 +246,7 @@ int64_t mr_journal_number(struct mr_journal *j)
 
 static int start_thread(struct mr_journal *j, struct mr_err *err)
 {
-    mr_journal_pruner_init(&j->pruner, &j->writer);
+    mr_journal_pruner_init(&j->pruner, &j->sink.writer);
     sigset_t all;
     sigset_t old;
     (void)sigfillset(&all); /* signals belong to the core */
@@ -372,11 +277,11 @@ int mr_journal_open(struct mr_loop *loop, const char *dir, struct mr_journal **r
     if (j->event_fd < 0)
         r = mr_fail(err, MR_E_JOURNAL_UNAVAILABLE, errno, "open journal in '%s'", dir);
     if (r == 0)
-        r = mr_journal_schema_open(dir, &j->db, err);
+        r = mr_journal_schema_open(dir, &j->sink.db, err);
     if (r == 0)
-        r = mr_journal_file_note(&j->file, j->db, err);
+        r = mr_journal_file_note(&j->sink.file, j->sink.db, err);
     if (r == 0)
-        r = mr_journal_writer_init(&j->writer, j->db, &j->last_number, err);
+        r = mr_journal_writer_init(&j->sink.writer, j->sink.db, &j->last_number, err);
     if (r == 0)
         r = mr_loop_add(loop, j->event_fd, EPOLLIN, on_completed, j, &j->io, err);
     if (r == 0)
@@ -404,8 +309,8 @@ void mr_journal_close(struct mr_journal *j)
     mr_close(&j->event_fd);
     while (j->pending)
         free_entry(pop_pending(j));
-    mr_journal_writer_done(&j->writer);
-    (void)sqlite3_close(j->db); /* the last connection: checkpoints */
+    mr_journal_writer_done(&j->sink.writer);
+    (void)sqlite3_close(j->sink.db); /* the last connection: checkpoints */
     (void)pthread_cond_destroy(&j->wake);
     (void)pthread_mutex_destroy(&j->lock);
     free(j);
@@ -415,5 +320,5 @@ int mr_journal_load(struct mr_journal *j, mr_journal_volume_fn volume_fn,
                     mr_journal_operation_fn operation_fn, unsigned limit, void *ctx,
                     struct mr_err *err)
 {
-    return mr_journal_schema_load(j->db, volume_fn, operation_fn, limit, ctx, err);
+    return mr_journal_schema_load(j->sink.db, volume_fn, operation_fn, limit, ctx, err);
 }
