@@ -203,11 +203,11 @@ static void take_answer(struct mr_slot *slot, int status, const struct scsi_task
     struct mr_answer answer = mr_answer_classify(status, key, asc);
     unsigned attention = mr_answer_attention(status, key, asc);
 
-    io->attention |= attention;
     if (attention & MR_ATTENTION_IDENTITY) {
         lose_sight(slot, key);
         return;
     }
+    io->attention |= attention;
     if (attention & MR_ATTENTION_RESET)
         mr_io_add(&io->page->counters.power_on_resets, 1);
     /* Also one that failed may have been done in part. */

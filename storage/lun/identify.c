@@ -6,6 +6,8 @@
 #include "storage/lun/question.h"
 
 #define PAGE_MAX 255
+#define READ_TRIES 4 /* while the LUN says that it changes */
+#define CHANGED (MR_ATTENTION_CAPACITY | MR_ATTENTION_IDENTITY)
 
 enum what {
     ASK_READY,
@@ -107,6 +109,7 @@ static int read_capacity(const struct mr_asker *a, struct mr_lun_facts *facts,
         return r;
     if (reply.answer.kind != MR_ANSWER_GOOD)
         return mr_ask_failed(a, &reply, "READ CAPACITY(16)", err);
+    a->s->attention &= ~(unsigned)MR_ATTENTION_CAPACITY;
     r = mr_parse_capacity16(reply.data, reply.len, facts);
     if (r < 0)
         return mr_fail(err, MR_E_DEVICE_ERROR, -r,
@@ -144,21 +147,37 @@ static int read_optional(const struct mr_asker *a, struct mr_lun_facts *facts,
     return 0;
 }
 
+static int read_facts(const struct mr_asker *a, struct mr_lun_facts *ret,
+                      struct mr_err *err)
+{
+    int r;
+
+    *ret = (struct mr_lun_facts){.write_cache = MR_WRITE_CACHE_UNKNOWN};
+    r = check_type(a, err);
+    if (r == 0)
+        r = read_capacity(a, ret, err);
+    if (r == 0)
+        r = read_optional(a, ret, err);
+    return r;
+}
+
 int mr_lun_identify(struct mr_session *s, const char *target, int64_t deadline_ns,
                     struct mr_lun_facts *ret, struct mr_err *err)
 {
     const struct mr_asker asker = {s, target, deadline_ns};
-    int r;
+    int r = check_ready(&asker, err);
 
-    *ret = (struct mr_lun_facts){.write_cache = MR_WRITE_CACHE_UNKNOWN};
-    r = check_ready(&asker, err);
-    if (r == 0)
-        r = check_type(&asker, err);
-    if (r == 0)
-        r = read_capacity(&asker, ret, err);
-    if (r == 0)
-        r = read_optional(&asker, ret, err);
-    return r;
+    /* Told of a change in the middle of it: the facts may be those of two LUNs. */
+    for (int tries = 0; r == 0 && tries < READ_TRIES; tries++) {
+        s->attention &= ~(unsigned)CHANGED;
+        r = read_facts(&asker, ret, err);
+        if (r < 0 || !(s->attention & CHANGED))
+            return r;
+    }
+    return r < 0 ? r
+                 : mr_fail(err, MR_E_DEVICE_ERROR, EAGAIN,
+                           "portal %s, target '%s', LUN %d does not stop changing",
+                           s->portal, target, s->lun);
 }
 
 int mr_lun_ready(struct mr_session *s, const char *target, int64_t deadline_ns,

@@ -13,8 +13,9 @@
 
 /* Waits until the LUN is ready (unit attentions and "becoming ready" are retried within a
  * budget), then reads identity, capacity, limits and cache mode. Pages that a target
- * lacks leave their facts unknown. Errors: LUN_NOT_FOUND, TARGET_TIMEOUT, DEVICE_ERROR;
- * the session can then only be closed. */
+ * lacks leave their facts unknown. All facts are of the same time: a LUN that says that
+ * it has changed meanwhile is read anew. Errors: LUN_NOT_FOUND, TARGET_TIMEOUT,
+ * DEVICE_ERROR; the session can then only be closed. */
 int mr_lun_identify(struct mr_session *s, const char *target, int64_t deadline_ns,
                     struct mr_lun_facts *ret, struct mr_err *err);
 

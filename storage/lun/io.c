@@ -91,7 +91,8 @@ void mr_io_serve(struct mr_io *io)
 
 bool mr_io_usable(const struct mr_io *io)
 {
-    return io->mode == MR_IO_RUNNING && io->session->iscsi && !io->session->lost;
+    return io->mode == MR_IO_RUNNING && io->session->iscsi && !io->session->lost &&
+           !(io->session->attention & MR_ATTENTION_IDENTITY);
 }
 
 void mr_io_add(_Atomic uint64_t *counter, uint64_t n)
@@ -199,22 +200,29 @@ static void note_stall(struct mr_io *io)
         atomic_store_explicit(max, waited_ns, memory_order_relaxed);
 }
 
-void mr_io_run(struct mr_io *io, struct mr_session *session)
+static void begin_held(struct mr_io *io)
 {
     struct mr_slot *slot;
     struct mr_slot *next;
 
+    for (slot = TAILQ_FIRST(&io->order); slot && mr_io_usable(io); slot = next) {
+        next = TAILQ_NEXT(slot, order);
+        if (slot->state != MR_SLOT_HELD)
+            continue;
+        mr_io_add(&io->page->counters.replayed, slot->sent);
+        mr_io_begin(slot);
+    }
+}
+
+void mr_io_run(struct mr_io *io, struct mr_session *session)
+{
     note_stall(io);
     io->session = session;
     io->mode = MR_IO_RUNNING;
     /* What the target had not flushed when the last session ended, and what was done
      * without an answer, shall be flushed by the next SYNC, whatever was counted. */
     io->changes += io->geometry.writable;
-    for (slot = TAILQ_FIRST(&io->order); slot && mr_io_usable(io); slot = next) {
-        next = TAILQ_NEXT(slot, order);
-        mr_io_add(&io->page->counters.replayed, slot->sent);
-        mr_io_begin(slot);
-    }
+    begin_held(io);
     mr_replies_send(&io->replies);
 }
 
@@ -255,6 +263,14 @@ void mr_io_pause(struct mr_io *io)
 {
     if (io->mode == MR_IO_RUNNING)
         io->mode = MR_IO_HOLDING;
+}
+
+void mr_io_resume(struct mr_io *io)
+{
+    assert(io->mode == MR_IO_HOLDING && io->session);
+    io->mode = MR_IO_RUNNING;
+    begin_held(io);
+    mr_replies_send(&io->replies);
 }
 
 void mr_io_hold(struct mr_io *io)

@@ -90,8 +90,10 @@ int64_t mr_io_rest_ns(const struct mr_io *io);
  * order of arrival. */
 void mr_io_run(struct mr_io *io, struct mr_session *session);
 /* Nothing more is sent into the session that is still there: what is at the target may be
- * answered, all else waits. mr_io_hold() or mr_io_refuse() follows. */
+ * answered, all else waits. mr_io_resume(), mr_io_hold() or mr_io_refuse() follows. */
 void mr_io_pause(struct mr_io *io);
+/* What waited goes out into the same session, also when that is lost meanwhile. */
+void mr_io_resume(struct mr_io *io);
 /* The session was closed (mr_session_close() has returned), before anything else is
  * called here: what was at the target is held. */
 void mr_io_hold(struct mr_io *io);

@@ -85,6 +85,9 @@ static void go_down(struct mr_link *link, const char *reason)
 void mr_link_run(struct mr_link *link)
 {
     link->up_ns = mr_now_ns();
+    /* Before the first request, of the reset of the LUN for one. */
+    link->session.resets = 0;
+    link->session.attention &= ~(unsigned)MR_ATTENTION_RESET;
     link->unsettled = false;
     link->restarted = false;
     mr_io_run(link->io, &link->session);
@@ -143,6 +146,13 @@ static int64_t check_patience(struct mr_link *link, int64_t now_ns)
     return INT64_MAX;
 }
 
+/* The target said that something has changed, in an answer to a request or to a question
+ * of ours, after which the loop may have nothing else to wake up for. */
+static bool has_news(const struct mr_link *link)
+{
+    return !link->session.lost && (link->io->attention || link->session.attention);
+}
+
 int64_t mr_link_check(struct mr_link *link)
 {
     const int64_t now_ns = link->io->now_ns;
@@ -152,6 +162,8 @@ int64_t mr_link_check(struct mr_link *link)
     int64_t at_ns;
 
     if (!link->session.waiting && (link->cut || link->resize))
+        return now_ns;
+    if (!link->session.waiting && state == MR_LINK_UP && has_news(link))
         return now_ns;
     if (state == MR_LINK_UP)
         oldest_ns = mr_io_oldest(link->io);
@@ -225,16 +237,35 @@ static bool take(bool *flag)
     return was;
 }
 
+static bool is_usable(const struct mr_link *link)
+{
+    return mr_link_state(link) == MR_LINK_UP && !link->session.lost;
+}
+
+/* An attention that a question of ours has met is told to no request. */
+static unsigned take_attention(struct mr_link *link)
+{
+    struct mr_session *s = &link->session;
+    const unsigned attention = link->io->attention | s->attention;
+
+    atomic_fetch_add(&link->page->counters.power_on_resets, s->resets);
+    s->resets = 0;
+    s->attention = 0;
+    link->io->attention = 0;
+    return attention;
+}
+
 static void carry_out(struct mr_link *link)
 {
-    const unsigned attention = link->io->attention;
-    const bool conflict = link->start->reserve && (attention & MR_ATTENTION_RESERVATION);
+    const bool conflict = link->io->attention & MR_ATTENTION_RESERVATION;
+    const unsigned attention = take_attention(link);
+    const bool look = take(&link->look) || (attention & MR_ATTENTION_RESERVATION);
 
-    link->io->attention = 0;
-    if (conflict || (take(&link->look) && link->start->reserve))
+    if (look && link->start->reserve)
         carry_out_look(link, conflict);
-    if ((attention & MR_ATTENTION_CAPACITY) && !link->session.lost && !link->resize &&
-        mr_link_state(link) == MR_LINK_UP)
+    if ((attention & MR_ATTENTION_IDENTITY) && is_usable(link))
+        mr_link_prove(link);
+    else if ((attention & MR_ATTENTION_CAPACITY) && is_usable(link) && !link->resize)
         carry_out_resize(link);
 }
 
@@ -243,7 +274,7 @@ static void answer_resize(struct mr_link *link)
 {
     if (!take(&link->resize))
         return;
-    if (mr_link_state(link) == MR_LINK_UP && !link->session.lost)
+    if (is_usable(link))
         carry_out_resize(link);
     else
         atomic_store(&link->page->resize_error, ENOTCONN);
@@ -255,7 +286,7 @@ void mr_link_step(struct mr_link *link)
 {
     if (take(&link->cut) && mr_link_state(link) != MR_LINK_CUT)
         mr_link_give_up(link, MR_LINK_CUT, "it was cut off on request");
-    if (mr_link_state(link) == MR_LINK_UP && !link->session.lost)
+    if (is_usable(link))
         carry_out(link);
     answer_resize(link);
     if (mr_link_state(link) == MR_LINK_UP && link->session.lost)

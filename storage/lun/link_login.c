@@ -256,6 +256,25 @@ static int try_portal(struct mr_link *link, size_t portal, struct mr_err *err)
     return 0;
 }
 
+void mr_link_prove(struct mr_link *link)
+{
+    const struct mr_asker asker = {&link->session, link->start->target,
+                                   mr_link_deadline(link)};
+    uint64_t size_bytes = 0;
+    struct mr_err err = {0};
+    int r;
+
+    mr_io_pause(link->io);
+    r = prove_lun(link, &asker, &size_bytes, &err);
+    if (r == -ESTALE)
+        return;
+    if (r < 0)
+        mr_session_lose(&link->session, "%s", err.message);
+    mr_io_resume(link->io);
+    if (size_bytes > link->page->facts.size_bytes)
+        mr_link_grow(link, size_bytes);
+}
+
 void mr_link_prepare(struct mr_link *link)
 {
     link->session.lun = link->start->lun;

@@ -16,6 +16,9 @@
 void mr_link_prepare(struct mr_link *link);
 /* One round of logins, to each portal in turn until one is good. */
 void mr_link_try(struct mr_link *link);
+/* In a session that is up: the LUN must prove again that it is the same one. Nothing is
+ * sent before it has; one that cannot costs the session, another one is final. */
+void mr_link_prove(struct mr_link *link);
 /* Until when a question in a session that is up must be answered. */
 int64_t mr_link_deadline(const struct mr_link *link);
 uint32_t mr_link_random(void);

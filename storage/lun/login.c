@@ -262,6 +262,7 @@ static int try_once(struct mr_session *s, const struct mr_lun_start *start,
     s->why[0] = '\0';
     s->nop_sent_ns = 0;
     s->resets = 0;
+    s->attention = 0;
     r = create_context(s, start, err);
     if (r == 0)
         r = connect_portal(s, start, deadline_ns, err);

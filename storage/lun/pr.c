@@ -149,6 +149,7 @@ int mr_pr_look(const struct mr_asker *a, struct mr_reservation *ret, struct mr_e
             return r;
         if (generation == ret->generation) {
             ret->known = true;
+            a->s->attention &= ~(unsigned)MR_ATTENTION_RESERVATION;
             return 0;
         }
     }

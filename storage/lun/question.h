@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * One SCSI question over a session, asked until it has a final answer: unit attentions
- * and a busy target are retried within a budget. A waiting caller's tool: nothing else
- * may wait in the session meanwhile, and every wait ends at the deadline.
+ * and a busy target are retried within a budget; what an attention told is kept in the
+ * session. A waiting caller's tool: nothing else may wait in the session meanwhile, and
+ * every wait ends at the deadline.
  */
 #ifndef MR_STORAGE_LUN_QUESTION_H
 #define MR_STORAGE_LUN_QUESTION_H

@@ -72,14 +72,15 @@ unsigned mr_answer_attention(int status, unsigned key, unsigned asc)
         return MR_ATTENTION_IDENTITY;
     if (status != SCSI_STATUS_CHECK_CONDITION || key != MR_SENSE_UNIT_ATTENTION)
         return 0;
-    if (asc == MR_ASC_INQUIRY_CHANGED || asc == MR_ASC_LUNS_CHANGED)
-        return MR_ATTENTION_IDENTITY;
     if (asc >> 8 == ASC_RESET)
         return MR_ATTENTION_RESET;
     if (asc == MR_ASC_CAPACITY_CHANGED)
         return MR_ATTENTION_CAPACITY;
     if (asc >= MR_ASC_RESERVATIONS_PREEMPTED && asc <= MR_ASC_REGISTRATIONS_PREEMPTED)
         return MR_ATTENTION_RESERVATION;
+    if (asc == MR_ASC_INQUIRY_CHANGED || asc == MR_ASC_IDENTIFIER_CHANGED ||
+        asc == MR_ASC_LUNS_CHANGED)
+        return MR_ATTENTION_IDENTITY;
     return 0;
 }
 

@@ -23,6 +23,7 @@
 #define MR_ASC_REGISTRATIONS_PREEMPTED 0x2a05
 #define MR_ASC_CAPACITY_CHANGED 0x2a09
 #define MR_ASC_INQUIRY_CHANGED 0x3f03
+#define MR_ASC_IDENTIFIER_CHANGED 0x3f05
 #define MR_ASC_LUNS_CHANGED 0x3f0e
 
 /* iSCSI login status: class and detail. */
@@ -56,7 +57,7 @@ enum mr_attention {
     MR_ATTENTION_RESERVATION = 1, /* reservations or registrations changed, or conflict */
     MR_ATTENTION_CAPACITY = 2,    /* the LUN has another size */
     MR_ATTENTION_RESET = 4, /* power on or reset (29/xx): a volatile cache may be lost */
-    MR_ATTENTION_IDENTITY = 8, /* another LUN, or none, may be there */
+    MR_ATTENTION_IDENTITY = 8, /* another LUN, or none, may be behind the number */
 };
 unsigned mr_answer_attention(int status, unsigned key, unsigned asc);
 

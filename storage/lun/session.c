@@ -27,6 +27,18 @@ static void keep_reason(struct mr_session *s, const char *text)
     (void)snprintf(s->why, sizeof(s->why), "%.*s", (int)strcspn(text, "\n"), text);
 }
 
+/* A conflict of reservations is the caller's to see; an attention is told only once, to
+ * whoever asks next. */
+static void take_attention(struct mr_session *s, const struct scsi_task *task)
+{
+    const unsigned attention =
+        mr_answer_attention(SCSI_STATUS_CHECK_CONDITION, (unsigned)task->sense.key,
+                            (unsigned)task->sense.ascq);
+
+    s->attention |= attention;
+    s->resets += (attention & MR_ATTENTION_RESET) != 0;
+}
+
 void mr_session_answer(struct iscsi_context *iscsi, int status, void *command_data,
                        void *private_data)
 {
@@ -34,10 +46,8 @@ void mr_session_answer(struct iscsi_context *iscsi, int status, void *command_da
 
     scsi_free_scsi_task(s->task);
     s->task = command_data;
-    if (s->task && (mr_answer_attention(status, (unsigned)s->task->sense.key,
-                                        (unsigned)s->task->sense.ascq) &
-                    MR_ATTENTION_RESET))
-        s->resets++;
+    if (s->task && status == SCSI_STATUS_CHECK_CONDITION)
+        take_attention(s, s->task);
     s->status = status;
     s->answered = true;
     if (status != SCSI_STATUS_GOOD)

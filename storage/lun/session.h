@@ -48,7 +48,10 @@ struct mr_session {
     char why[128];           /* libiscsi's words for a status other than GOOD */
     struct scsi_task *task;  /* owned, or NULL */
     struct scsi_task *spent; /* the one before: see question.c */
-    unsigned resets;         /* answers so far that told of a reset (29/xx) */
+    unsigned resets;         /* answers to callers that told of a reset (29/xx) */
+    /* What unit attentions told in answers to callers, enum mr_attention. Who has read
+     * anew what a bit is about clears it; the rest is for the session's owner. */
+    unsigned attention;
 };
 
 /* Connects and logs in to the first portal that works, all before deadline_ns (shared out

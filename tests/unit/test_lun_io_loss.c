@@ -115,34 +115,6 @@ static void test_refusing_answers_all_until_there_is_a_session(void **state)
     env_expect(late, 0);
 }
 
-/* Fenced: what was answered is answered, nothing else reaches the LUN. */
-static void test_nothing_more_goes_into_a_paused_session(void **state)
-{
-    (void)state;
-    uint64_t at_target, busy, late;
-
-    env_run();
-    at_target = env_write(0, 512, 1);
-    busy = env_write(512, 512, 1);
-    env_turn(0);
-    env_answer(1, SCSI_STATUS_BUSY);
-    mr_io_pause(&env.io);
-    late = env_write(1024, 512, 1);
-    env_turn(0);
-    env_turn(1000);
-    env_turn(0);
-    env_good(0, 0);
-    assert_int_equal(env.command_count, 2);
-    env_expect(at_target, 0);
-    env_expect_none(busy);
-    env_lose(true);
-    mr_io_refuse(&env.io);
-    env_expect(busy, -EIO);
-    env_expect(late, -EIO);
-    mr_io_pause(&env.io);
-    env_expect(env_write(0, 512, 1), -EIO);
-}
-
 static void test_nothing_goes_into_a_session_that_is_lost(void **state)
 {
     (void)state;
@@ -401,7 +373,6 @@ int main(void)
         TEST(test_a_lost_callback_loses_no_request),
         TEST(test_zeroing_starts_again_in_a_new_session),
         TEST(test_refusing_answers_all_until_there_is_a_session),
-        TEST(test_nothing_more_goes_into_a_paused_session),
         TEST(test_nothing_goes_into_a_session_that_is_lost),
         TEST(test_a_request_that_costs_sessions_is_given_up),
         TEST(test_a_request_does_not_pay_for_an_earlier_one),

@@ -73,10 +73,10 @@ static void test_some_answers_ask_for_attention(void **state)
                      MR_ATTENTION_RESET);
     assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x2904),
                      MR_ATTENTION_RESET);
-    assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x3f03),
-                     MR_ATTENTION_IDENTITY);
-    assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x3f0e),
-                     MR_ATTENTION_IDENTITY);
+    for (unsigned asc = 0x3f00; asc <= 0x3f11; asc++)
+        assert_int_equal(
+            mr_answer_attention(CHECK_CONDITION, 0x6, asc),
+            asc == 0x3f03 || asc == 0x3f05 || asc == 0x3f0e ? MR_ATTENTION_IDENTITY : 0);
     assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x5, 0x2500),
                      MR_ATTENTION_IDENTITY);
     assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x5, 0x3f0e), 0);
