@@ -22,7 +22,6 @@
 #include "storage/lun/session.h"
 
 #define CONNECT_NS MR_NS_PER_S /* for addresses that are not needed */
-#define LOGOUT_NS (500 * MR_NS_PER_MS)
 #define SHARE_MIN_NS (500 * MR_NS_PER_MS)
 /* The answer is one message; 64 LUNs with an error each take some 70 KiB. */
 #define ANSWER_BYTES (MR_MSG_MAX - 88 * 1024)
@@ -308,8 +307,9 @@ static void look_into(struct discovery *d, const struct mr_listed_target *listed
     if (r == 0) {
         r = list_luns(&asker, json, &err);
         if (r == 0)
-            (void)mr_session_logout(&d->session, mr_now_ns() + LOGOUT_NS);
-        mr_session_close(&d->session);
+            mr_session_leave(&d->session, deadline_ns);
+        else
+            mr_session_close(&d->session);
     }
     if (r < 0)
         mr_json_set(json, "error", error_json(&err));
@@ -381,11 +381,11 @@ int mr_discover(struct json_object *request, int64_t deadline_ns,
         r = find_portal(&d, deadline_ns, err);
     if (r == 0)
         r = list_targets(&d, deadline_ns, err);
-    if (r == 0)
-        (void)mr_session_logout(&d.session, mr_now_ns() + LOGOUT_NS);
-    mr_session_close(&d.session);
-    if (r < 0)
+    if (r < 0) {
+        mr_session_close(&d.session);
         return r;
+    }
+    mr_session_leave(&d.session, deadline_ns);
     memcpy(d.start.portals[0], d.session.portal, sizeof(d.session.portal));
     mr_json_set_bool(answer, "complete", look_into_all(&d, deadline_ns, targets));
     return 0;

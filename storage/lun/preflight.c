@@ -24,7 +24,6 @@
 #include "storage/lun/session.h"
 
 #define CONNECT_NS MR_NS_PER_S /* for portals that are not needed */
-#define LOGOUT_NS (500 * MR_NS_PER_MS)
 #define CHUNK_BYTES (128u << 10)
 
 struct look {
@@ -261,8 +260,10 @@ int mr_preflight(struct json_object *request, int64_t deadline_ns,
     if (r < 0)
         return r;
     /* An attach gives up after this; reading may take as long again. */
-    const int64_t ready_ns = mr_now_ns() + look.start.timeout_ms * MR_NS_PER_MS;
-    r = open_session(&look, ready_ns < deadline_ns ? ready_ns : deadline_ns, &why);
+    int64_t ready_ns = mr_now_ns() + look.start.timeout_ms * MR_NS_PER_MS;
+    if (ready_ns > deadline_ns)
+        ready_ns = deadline_ns;
+    r = open_session(&look, ready_ns, &why);
     say_portals(&look, answer);
     mr_json_set_string(answer, "credentials", credentials(&look, &why));
     if (r == 0)
@@ -278,8 +279,9 @@ int mr_preflight(struct json_object *request, int64_t deadline_ns,
         r = fence < 0 ? fence : r;
     }
     if (*ret_fd >= 0) /* else it may be lost */
-        (void)mr_session_logout(&look.session, mr_now_ns() + LOGOUT_NS);
-    mr_session_close(&look.session);
+        mr_session_leave(&look.session, deadline_ns);
+    else
+        mr_session_close(&look.session);
     explicit_bzero(look.start.password, sizeof(look.start.password));
     if (r < 0)
         *err = why;

@@ -15,6 +15,7 @@
 
 #define NOP_IDLE_NS (5 * MR_NS_PER_S)
 #define POLL_SLICE_MS 100
+#define LEAVE_NS (500 * MR_NS_PER_MS)
 #define DRAIN_MAX 64 /* PDUs that may have come in one idle interval, far too many */
 
 /* The library's words must be taken here: its next lines overwrite them. */
@@ -274,6 +275,14 @@ bool mr_session_logout(struct mr_session *s, int64_t deadline_ns)
     if (iscsi_logout_async(s->iscsi, mr_session_answer, s) != 0)
         return false;
     return mr_session_wait(s, deadline_ns) == 0 && s->status == SCSI_STATUS_GOOD;
+}
+
+void mr_session_leave(struct mr_session *s, int64_t deadline_ns)
+{
+    const int64_t enough_ns = mr_now_ns() + LEAVE_NS;
+
+    (void)mr_session_logout(s, enough_ns < deadline_ns ? enough_ns : deadline_ns);
+    mr_session_close(s);
 }
 
 void mr_session_close(struct mr_session *s)

@@ -104,6 +104,9 @@ void mr_session_lose(struct mr_session *s, const char *fmt, ...)
 
 /* Logs out, bounded. True when the target said yes. */
 bool mr_session_logout(struct mr_session *s, int64_t deadline_ns);
+/* Closes; before that it logs out if there is time, for half a second but not past
+ * deadline_ns. For sessions in which nothing can be lost. */
+void mr_session_leave(struct mr_session *s, int64_t deadline_ns);
 /* Tears the context down: commands still in it get their callback with
  * SCSI_STATUS_CANCELLED, but not all of them in all cases (libiscsi drops some on its
  * error paths). Never from a callback. */

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 
+#include "storage/base/clock.h"
 #include "storage/lun/question.h"
 #include "storage/lun/session.h"
 
@@ -102,6 +103,43 @@ static void test_what_an_attention_told_a_question_is_kept_for_the_owner(void **
     assert_int_equal(session.resets, 1);
 }
 
+/* The logout is sent and never answered. */
+int iscsi_logout_async(struct iscsi_context *iscsi, iscsi_command_cb cb,
+                       void *private_data)
+{
+    (void)iscsi, (void)cb, (void)private_data;
+    return 0;
+}
+
+static int64_t waited_until_ns;
+
+static int mute_turn(void *ctx, int64_t until_ns)
+{
+    (void)ctx;
+    waited_until_ns = until_ns;
+    return -ETIMEDOUT;
+}
+
+static int64_t leave(int64_t deadline_ns)
+{
+    session = (struct mr_session){.iscsi = context, .up = true, .turn = mute_turn};
+    waited_until_ns = 0;
+    mr_session_leave(&session, deadline_ns);
+    assert_null(session.iscsi);
+    return waited_until_ns;
+}
+
+static void test_leaving_waits_for_half_a_second_but_not_past_the_deadline(void **state)
+{
+    (void)state;
+    const int64_t now_ns = mr_now_ns();
+    const int64_t soon_ns = now_ns + 400 * MR_NS_PER_MS;
+
+    assert_in_range(leave(now_ns + 100 * MR_NS_PER_S), now_ns, now_ns + 2 * MR_NS_PER_S);
+    assert_in_range(leave(soon_ns), soon_ns < mr_now_ns() ? 0 : soon_ns, soon_ns);
+    assert_true(leave(now_ns - 1) == 0);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -116,6 +154,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_the_task_of_a_question_lives_until_the_next_is_answered),
+        TEST(test_leaving_waits_for_half_a_second_but_not_past_the_deadline),
         TEST(test_what_an_attention_told_a_question_is_kept_for_the_owner),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
