@@ -195,6 +195,11 @@ static void lose_sight(struct mr_slot *slot, unsigned key)
                                            : "the LUN is gone");
 }
 
+void mr_command_again(struct mr_slot *slot)
+{
+    command_retry(slot, &(struct mr_answer){MR_ANSWER_RETRY_LATER, EIO});
+}
+
 static void take_answer(struct mr_slot *slot, int status, const struct scsi_task *task)
 {
     struct mr_io *io = slot->io;
@@ -208,6 +213,8 @@ static void take_answer(struct mr_slot *slot, int status, const struct scsi_task
         return;
     }
     io->attention |= attention;
+    if (slot->issued_ns > io->abort.sent_ns)
+        io->abort.sent_ns = slot->issued_ns;
     if (attention & MR_ATTENTION_RESET)
         mr_io_add(&io->page->counters.power_on_resets, 1);
     /* Also one that failed may have been done in part. */

@@ -20,6 +20,10 @@
  * usable. A command that cannot be queued loses the session. */
 void mr_command_send(struct mr_slot *slot);
 
+/* The slot's command, which libiscsi has forgotten, was not carried out: as if the target
+ * had been busy. */
+void mr_command_again(struct mr_slot *slot);
+
 /* Frees what the command at libiscsi needed: it can have no reference any more. */
 void mr_command_forget(struct mr_slot *slot);
 

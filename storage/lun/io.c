@@ -257,6 +257,7 @@ static void hold_all(struct mr_io *io)
     }
     io->session = NULL;
     io->age_check_ns = INT64_MAX;
+    io->abort = (struct mr_io_abort){0};
 }
 
 void mr_io_pause(struct mr_io *io)

@@ -29,6 +29,15 @@ enum mr_io_mode {
     MR_IO_REFUSING, /* no session: requests get EIO */
 };
 
+/* See abort.h. */
+struct mr_io_abort {
+    int64_t doubt_ns; /* what was queued before may have been ended unsaid; 0: nothing */
+    int64_t sent_ns;  /* what was queued before has been sent: one of then was answered */
+    uint32_t itt;     /* task tag of the command that ABORT TASK is, or was, out for */
+    bool out;
+    bool ended; /* the target has it no longer; still to be looked at */
+};
+
 struct mr_io {
     int fuse_fd;
     struct mr_page *page;
@@ -48,7 +57,8 @@ struct mr_io {
     uint64_t mark;             /* see command.c */
     uint64_t changes; /* commands that may have changed the LUN, answered so far */
     uint64_t flushed; /* how many of them the target has flushed */
-    bool lone;        /* the last thing queued is a command without data */
+    struct mr_io_abort abort;
+    bool lone; /* the last thing queued is a command without data */
     unsigned in_flight;
     int64_t latency_ns;        /* of small commands, as it was lately */
     struct mr_slot_list order; /* unanswered requests as they arrived */
@@ -99,6 +109,10 @@ void mr_io_resume(struct mr_io *io);
 void mr_io_hold(struct mr_io *io);
 /* As hold; everything held gets EIO, and new requests at once, until mr_io_run(). */
 void mr_io_refuse(struct mr_io *io);
+
+/* An attention told that commands sent so far may have been ended at the target: those
+ * that stay without an answer are aborted and sent again. */
+void mr_io_doubt(struct mr_io *io);
 
 /* The LUN has grown: tells the kernel. It may have been told already, or not, by a server
  * that died in between. -EINVAL when the LUN is smaller than that. */

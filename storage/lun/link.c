@@ -87,7 +87,7 @@ void mr_link_run(struct mr_link *link)
     link->up_ns = mr_now_ns();
     /* Before the first request, of the reset of the LUN for one. */
     link->session.resets = 0;
-    link->session.attention &= ~(unsigned)MR_ATTENTION_RESET;
+    link->session.attention &= ~(unsigned)(MR_ATTENTION_RESET | MR_ATTENTION_ABORTED);
     link->unsettled = false;
     link->restarted = false;
     mr_io_run(link->io, &link->session);
@@ -261,6 +261,8 @@ static void carry_out(struct mr_link *link)
     const unsigned attention = take_attention(link);
     const bool look = take(&link->look) || (attention & MR_ATTENTION_RESERVATION);
 
+    if (attention & MR_ATTENTION_ABORTED)
+        mr_io_doubt(link->io);
     if (look && link->start->reserve)
         carry_out_look(link, conflict);
     if ((attention & MR_ATTENTION_IDENTITY) && is_usable(link))

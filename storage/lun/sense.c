@@ -12,6 +12,7 @@
 #define KEY_ABORTED_COMMAND 0xb
 #define ASC_PROTECTION 0x10 /* as in ASC's high byte: the data itself is wrong */
 #define ASC_RESET 0x29
+#define ASC_COMMANDS_CLEARED 0x2f
 
 static struct mr_answer classify_sense(unsigned key, unsigned asc)
 {
@@ -73,7 +74,9 @@ unsigned mr_answer_attention(int status, unsigned key, unsigned asc)
     if (status != SCSI_STATUS_CHECK_CONDITION || key != MR_SENSE_UNIT_ATTENTION)
         return 0;
     if (asc >> 8 == ASC_RESET)
-        return MR_ATTENTION_RESET;
+        return MR_ATTENTION_RESET | MR_ATTENTION_ABORTED;
+    if (asc >> 8 == ASC_COMMANDS_CLEARED)
+        return MR_ATTENTION_ABORTED;
     if (asc == MR_ASC_CAPACITY_CHANGED)
         return MR_ATTENTION_CAPACITY;
     if (asc >= MR_ASC_RESERVATIONS_PREEMPTED && asc <= MR_ASC_REGISTRATIONS_PREEMPTED)

@@ -58,6 +58,7 @@ enum mr_attention {
     MR_ATTENTION_CAPACITY = 2,    /* the LUN has another size */
     MR_ATTENTION_RESET = 4, /* power on or reset (29/xx): a volatile cache may be lost */
     MR_ATTENTION_IDENTITY = 8, /* another LUN, or none, may be behind the number */
+    MR_ATTENTION_ABORTED = 16, /* commands may have been ended unsaid (29/xx, 2F/xx) */
 };
 unsigned mr_answer_attention(int status, unsigned key, unsigned asc);
 

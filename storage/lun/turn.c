@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 
 #include "storage/base/clock.h"
+#include "storage/lun/abort.h"
 #include "storage/lun/command.h"
 #include "storage/lun/fuse_dev.h"
 
@@ -257,6 +258,7 @@ void mr_io_step(struct mr_io *io)
 {
     mr_replies_send(&io->replies);
     if (mr_io_usable(io)) {
+        mr_abort_step(io);
         send_due(io);
         flush(io);
         free_settled(io);
@@ -282,6 +284,11 @@ static int64_t busy_since(const struct mr_slot *slot)
                : 0;
 }
 
+static int64_t min_ns(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 static int64_t check_age(struct mr_io *io, struct mr_slot *slot)
 {
     const int64_t limit_ns = MR_COMMAND_TIMEOUTS * io->session->timeout_ns;
@@ -305,17 +312,13 @@ static void check_ages(struct mr_io *io)
     io->age_check_ns = INT64_MAX;
     TAILQ_FOREACH(slot, &io->order, order)
     {
-        int64_t at = check_age(io, slot);
-
-        if (at < io->age_check_ns)
-            io->age_check_ns = at;
+        io->age_check_ns = min_ns(io->age_check_ns, check_age(io, slot));
+        io->age_check_ns = min_ns(io->age_check_ns, mr_abort_check(slot));
     }
     TAILQ_FOREACH(slot, &io->work, work) /* and the answered ones */
     {
-        int64_t at = slot->again ? INT64_MAX : check_age(io, slot);
-
-        if (at < io->age_check_ns)
-            io->age_check_ns = at;
+        if (!slot->again)
+            io->age_check_ns = min_ns(io->age_check_ns, check_age(io, slot));
     }
 }
 

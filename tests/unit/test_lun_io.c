@@ -133,7 +133,6 @@ static void test_unit_attentions_are_retried_and_told(void **state)
     (void)state;
     uint64_t unique;
     unsigned n = 0;
-
     env_run();
     unique = env_read(0, 512);
     env_turn(0); /* sent */
@@ -145,6 +144,7 @@ static void test_unit_attentions_are_retried_and_told(void **state)
     env_turn(0);
     env_expect_none(unique);
     assert_int_equal(env.io.attention, MR_ATTENTION_CAPACITY | MR_ATTENTION_RESET |
+                                           MR_ATTENTION_ABORTED |
                                            MR_ATTENTION_RESERVATION);
     assert_true(env.page.counters.power_on_resets == 1);
     while (env_replies(unique) == 0) {

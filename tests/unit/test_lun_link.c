@@ -34,6 +34,7 @@ static struct fake {
     unsigned on_identity;
     uint64_t told_size;
     unsigned closed;
+    unsigned doubts; /* about commands in flight */
 } fake;
 
 /* --- instead of session.c --- */
@@ -198,6 +199,12 @@ int mr_io_resized(struct mr_io *of, uint64_t size_bytes)
     return 0;
 }
 
+void mr_io_doubt(struct mr_io *of)
+{
+    (void)of;
+    fake.doubts++;
+}
+
 unsigned mr_io_in_flight(const struct mr_io *of)
 {
     return of->in_flight;
@@ -308,6 +315,21 @@ static void test_a_reset_told_to_a_question_is_counted(void **state)
     assert_true(atomic_load(&page.counters.power_on_resets) == 1);
 }
 
+static void test_commands_are_in_doubt_whoever_is_told_of_the_reset(void **state)
+{
+    (void)state;
+    io.attention = MR_ATTENTION_ABORTED;
+    turns();
+    assert_int_equal(fake.doubts, 1);
+    link_.session.attention = MR_ATTENTION_ABORTED;
+    turns();
+    assert_int_equal(fake.doubts, 2);
+    link_.session.attention = MR_ATTENTION_ABORTED; /* at the login */
+    mr_link_run(&link_);
+    turns();
+    assert_int_equal(fake.doubts, 2);
+}
+
 static void check_identity(unsigned *where)
 {
     *where = MR_ATTENTION_IDENTITY;
@@ -363,6 +385,7 @@ int main(void)
         TEST(test_a_capacity_change_told_during_the_login_is_read),
         TEST(test_a_loss_of_the_reservation_told_to_a_question_is_looked_at),
         TEST(test_without_fencing_reservations_are_not_looked_at),
+        TEST(test_commands_are_in_doubt_whoever_is_told_of_the_reset),
         TEST(test_a_reset_told_to_a_question_is_counted),
         TEST(test_a_lun_that_may_be_another_one_proves_itself_first),
         TEST(test_another_lun_behind_the_number_is_final),

@@ -83,7 +83,7 @@ static void test_what_an_attention_told_a_question_is_kept_for_the_owner(void **
         {0x2a09, MR_ATTENTION_CAPACITY},
         {0x3f0e, MR_ATTENTION_IDENTITY},
         {0x2a05, MR_ATTENTION_RESERVATION},
-        {0x2900, MR_ATTENTION_RESET},
+        {0x2900, MR_ATTENTION_RESET | MR_ATTENTION_ABORTED},
         {0x2a01, 0},
     };
     const struct mr_asker asker = {&session, "t", INT64_MAX};

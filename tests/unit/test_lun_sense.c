@@ -70,9 +70,11 @@ static void test_some_answers_ask_for_attention(void **state)
     assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x2a09),
                      MR_ATTENTION_CAPACITY);
     assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x2900),
-                     MR_ATTENTION_RESET);
+                     MR_ATTENTION_RESET | MR_ATTENTION_ABORTED);
     assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x2904),
-                     MR_ATTENTION_RESET);
+                     MR_ATTENTION_RESET | MR_ATTENTION_ABORTED);
+    assert_int_equal(mr_answer_attention(CHECK_CONDITION, 0x6, 0x2f00),
+                     MR_ATTENTION_ABORTED);
     for (unsigned asc = 0x3f00; asc <= 0x3f11; asc++)
         assert_int_equal(
             mr_answer_attention(CHECK_CONDITION, 0x6, asc),
