@@ -29,6 +29,7 @@ enum {
     FD_NEWS,
     FD_SERVER,  /* its end */
     FD_CHANNEL, /* its answer */
+    FD_RESOLVER,
     FD_WORKER,
     FD_CONTROL,
     FD_COUNT = FD_CONTROL + MR_CONTROL_FDS,
@@ -254,22 +255,13 @@ static void handle_server(struct mr_keeper *k, const struct pollfd *fds, int64_t
     }
 }
 
-static int poll_ms(int64_t until_ns)
-{
-    int64_t ms;
-
-    if (until_ns == INT64_MAX)
-        return -1;
-    ms = (until_ns - mr_now_ns() + MR_NS_PER_MS - 1) / MR_NS_PER_MS;
-    if (ms < 0)
-        return 0;
-    return ms < 60000 ? (int)ms : 60000;
-}
-
 static int64_t next_deadline(struct mr_keeper *k)
 {
+    const int64_t resolver_ns = mr_keeper_check_resolver(k);
     int64_t next = mr_keeper_check_waits(k);
 
+    if (resolver_ns < next)
+        next = resolver_ns;
     if (is_starting(&k->server) && k->server.ready_by_ns < next)
         next = k->server.ready_by_ns;
     if (k->restart_ns != 0 && k->restart_ns < next)
@@ -292,6 +284,7 @@ static void turn(struct mr_keeper *k)
         [FD_NEWS] = {.fd = k->news_fd, .events = POLLIN},
         [FD_SERVER] = {.fd = k->server.pid ? k->server.pidfd : -1, .events = POLLIN},
         [FD_CHANNEL] = {.fd = k->server.channel, .events = POLLIN},
+        [FD_RESOLVER] = {.fd = k->resolver.pidfd, .events = POLLIN},
         [FD_WORKER] = {.fd = k->worker_fd, .events = POLLIN},
     };
     int64_t next = next_deadline(k);
@@ -299,7 +292,7 @@ static void turn(struct mr_keeper *k)
     if (k->done)
         return;
     mr_control_poll(&k->control, fds + FD_CONTROL);
-    if (poll(fds, FD_COUNT, poll_ms(next)) < 0)
+    if (poll(fds, FD_COUNT, mr_process_poll_ms(mr_now_ns(), next)) < 0)
         memset(fds, 0, sizeof(fds)); /* EINTR, ENOMEM: no events, the clock goes on */
     if (fds[FD_NEWS].revents)
         take_news(k);
@@ -421,6 +414,7 @@ int mr_keeper_main(void)
         .program_fd = -1,
         .trial_fd = -1,
         .server = {.pidfd = -1, .channel = -1},
+        .resolver = {.pidfd = -1},
     };
     struct mr_err err = {0};
 

@@ -2,9 +2,10 @@
  *
  * mooring-lun serve, the keeper of one LUN: it holds the FUSE connection, the page, the
  * source's lock and the control socket, and starts the server that does the I/O
- * (mooring-lun io), again and again if need be. After the start it asks for no memory. It
- * ends when the kernel has released the file, or when the connection had to be aborted.
- * The end of the keeper is the end of the attachment: its server dies with it.
+ * (mooring-lun io), again and again if need be, and the resolver of names. After the
+ * start it asks for no memory. It ends when the kernel has released the file, or when the
+ * connection had to be aborted. The end of the keeper is the end of the attachment: its
+ * server dies with it.
  */
 #ifndef MR_STORAGE_LUN_KEEPER_H
 #define MR_STORAGE_LUN_KEEPER_H
@@ -32,6 +33,12 @@ struct mr_keeper_server {
     uint64_t requests; /* that there had been when it was ready */
 };
 
+struct mr_keeper_resolver {
+    pid_t pid; /* 0: none */
+    int pidfd;
+    int64_t due_ns; /* the next one; 0: the target is there */
+};
+
 struct mr_keeper {
     struct mr_lun_start start;
     struct json_object *message; /* as it came, for the servers: holds secrets */
@@ -48,6 +55,7 @@ struct mr_keeper {
     struct mr_page *page;
     struct mr_control control;
     struct mr_keeper_server server;
+    struct mr_keeper_resolver resolver;
     struct mr_restart restart;
     int64_t restart_ns;  /* when the next server is due, 0: not */
     char server_end[40]; /* how the last crashed one ended */
@@ -74,6 +82,12 @@ int mr_keeper_hear(struct mr_keeper *k, struct mr_err *err);
 void mr_keeper_stop(struct mr_keeper *k, int64_t limit_ms);
 /* It has ended: reaps it. Its exit status, or minus the signal. */
 int mr_keeper_reap(struct mr_keeper *k);
+
+/* --- keeper_resolve.c --- */
+
+/* In every turn: starts and reaps the resolver (resolve.h). Returns when it wants to be
+ * called again. */
+int64_t mr_keeper_check_resolver(struct mr_keeper *k);
 
 /* --- keeper_verbs.c --- */
 

@@ -336,14 +336,16 @@ bool mr_link_leave(struct mr_link *link, int64_t deadline_ns)
     struct mr_session *s = &link->session;
     const struct mr_asker asker = {s, link->start->target, deadline_ns};
     const unsigned portal = atomic_load(&link->page->portal);
+    struct mr_page_portals portals;
     struct mr_err err;
     int r = 0;
 
     if (s->lost)
         end_session(link);
     if (!s->up) {
-        r = mr_session_open_portal(s, link->start, link->page->portals[portal],
-                                   deadline_ns, &err);
+        (void)mr_page_read_portals(link->page, portal / MR_LUN_PORTALS_MAX, &portals);
+        r = mr_session_open_portal(
+            s, link->start, portals.at[portal % MR_LUN_PORTALS_MAX], deadline_ns, &err);
         if (r == 0)
             r = mr_lun_ready(s, asker.target, deadline_ns, &err);
     }

@@ -27,30 +27,27 @@ int64_t mr_link_deadline(const struct mr_link *link)
 
 /* Names are known from here on as numbers. Those that are not known are left out as long
  * as there is one that is. */
-static int resolve(struct mr_link *link, struct mr_err *err)
+static int resolve(struct mr_link *link, struct mr_page_portals *ret, struct mr_err *err)
 {
-    struct mr_page *page = link->page;
-    struct mr_err why = {0};
-    int r = 0;
+    const char *texts[MR_LUN_PORTALS_MAX];
+    bool all;
+    int n;
 
-    page->portal_count = 0;
-    for (size_t i = 0; i < link->start->portal_count; i++) {
-        const uint32_t count = page->portal_count;
-        int n = mr_portal_resolve_all(link->start->portals[i], page->portals + count,
-                                      MR_LUN_PORTALS_MAX - count, &why);
+    for (size_t i = 0; i < link->start->portal_count; i++)
+        texts[i] = link->start->portals[i];
+    n = mr_portal_resolve_list(texts, link->start->portal_count, ret->at,
+                               MR_LUN_PORTALS_MAX, &all, err);
+    if (n < 0)
+        return n;
+    ret->count = (uint32_t)n;
+    mr_page_write_portals(link->page, ret);
+    return 0;
+}
 
-        if (n > 0)
-            page->portal_count += (uint32_t)n;
-        else if (n < 0 && r == 0)
-            r = n;
-        if (page->portal_count == MR_LUN_PORTALS_MAX)
-            break;
-    }
-    if (page->portal_count > 0)
-        return 0;
-    if (err)
-        *err = why;
-    return r;
+/* Which one works is remembered with its set: there may be another one meanwhile. */
+static void remember_portal(struct mr_link *link, unsigned set, size_t index)
+{
+    atomic_store(&link->page->portal, set * MR_LUN_PORTALS_MAX + (unsigned)index);
 }
 
 /* Of several portals' failures the one that says most is reported. */
@@ -61,9 +58,10 @@ static int weight(enum mr_code code)
     return code == MR_E_TARGET_TIMEOUT ? 2 : 3;
 }
 
-static int first_login(struct mr_link *link, int64_t deadline_ns, struct mr_err *err)
+static int first_login(struct mr_link *link, const struct mr_page_portals *portals,
+                       int64_t deadline_ns, struct mr_err *err)
 {
-    const uint32_t count = link->page->portal_count;
+    const uint32_t count = portals->count;
     int result = -EHOSTUNREACH;
     int best = 0;
 
@@ -71,11 +69,11 @@ static int first_login(struct mr_link *link, int64_t deadline_ns, struct mr_err 
         const int64_t now_ns = mr_now_ns();
         struct mr_err why = {0};
         int r =
-            mr_session_open_portal(&link->session, link->start, link->page->portals[i],
+            mr_session_open_portal(&link->session, link->start, portals->at[i],
                                    now_ns + (deadline_ns - now_ns) / (count - i), &why);
 
         if (r == 0) {
-            atomic_store(&link->page->portal, i);
+            remember_portal(link, atomic_load(&link->page->portal_set), i);
             return 0;
         }
         if (weight(why.code) > best) {
@@ -147,14 +145,15 @@ static void undo_start(struct mr_link *link, int r)
 int mr_link_start(struct mr_link *link, int watch_fd, int64_t deadline_ns,
                   struct mr_err *err)
 {
+    struct mr_page_portals portals = {0};
     int r;
 
     mr_link_prepare(link);
     link->session.watch_fd = watch_fd;
     link->tried_ns = mr_now_ns();
-    r = resolve(link, err);
+    r = resolve(link, &portals, err);
     if (r == 0)
-        r = first_login(link, deadline_ns, err);
+        r = first_login(link, &portals, deadline_ns, err);
     if (r < 0)
         return r;
     atomic_fetch_add(&link->page->counters.logins, 1);
@@ -224,13 +223,14 @@ static int settle(struct mr_link *link, const struct mr_asker *asker, struct mr_
     return mr_lun_ready(asker->s, asker->target, asker->deadline_ns, err);
 }
 
-static int try_portal(struct mr_link *link, size_t portal, struct mr_err *err)
+static int try_portal(struct mr_link *link, const struct mr_page_portals *portals,
+                      unsigned set, size_t portal, struct mr_err *err)
 {
     struct mr_session *s = &link->session;
     const int64_t bound_ns = s->timeout_ns < LOGIN_NS ? s->timeout_ns : LOGIN_NS;
     struct mr_asker asker = {.s = s, .target = link->start->target};
     uint64_t size_bytes = 0;
-    int r = mr_session_open_portal(s, link->start, link->page->portals[portal],
+    int r = mr_session_open_portal(s, link->start, portals->at[portal],
                                    mr_now_ns() + bound_ns, err);
 
     if (r < 0)
@@ -248,7 +248,7 @@ static int try_portal(struct mr_link *link, size_t portal, struct mr_err *err)
         mr_session_close(s);
         return r;
     }
-    atomic_store(&link->page->portal, (unsigned)portal);
+    remember_portal(link, set, portal);
     atomic_fetch_add(&link->page->counters.logins, 1);
     mr_link_run(link);
     if (size_bytes > link->page->facts.size_bytes)
@@ -284,15 +284,20 @@ void mr_link_prepare(struct mr_link *link)
 
 void mr_link_try(struct mr_link *link)
 {
-    const size_t count = link->page->portal_count;
-    const size_t good = atomic_load(&link->page->portal);
+    const unsigned set = atomic_load(&link->page->portal_set);
+    const unsigned last = atomic_load(&link->page->portal);
+    /* Addresses that are news: none of them was good. */
+    const size_t good = last / MR_LUN_PORTALS_MAX == set ? last % MR_LUN_PORTALS_MAX : 0;
+    struct mr_page_portals portals;
     struct mr_err err = {0};
     bool refused = false;
 
     mr_link_prepare(link);
     link->tried_ns = mr_now_ns();
-    for (size_t n = 0; n < count && !refused; n++) {
-        int r = try_portal(link, mr_policy_portal(good, n, count), &err);
+    (void)mr_page_read_portals(link->page, set, &portals);
+    for (size_t n = 0; n < portals.count && !refused; n++) {
+        int r = try_portal(link, &portals, set, mr_policy_portal(good, n, portals.count),
+                           &err);
 
         if (r == 0 || mr_link_is_final(link) || link->cut || link->io->gone)
             return;

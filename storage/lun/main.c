@@ -2,8 +2,8 @@
  *
  * mooring-lun: one iSCSI LUN as a FUSE file for a loop device. `serve` is the keeper,
  * started by the worker's iscsi driver, and `io` the server that the keeper starts; both
- * get a socket at fd 3 (start.h). `discover` and `preflight` ask a target something and
- * end (oneshot.h). `control` talks to a keeper.
+ * get a socket at fd 3 (start.h); `resolve` is its helper (resolve.h). `discover` and
+ * `preflight` ask a target something and end (oneshot.h). `control` talks to a keeper.
  */
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +15,7 @@
 #include "storage/lun/keeper.h"
 #include "storage/lun/oneshot.h"
 #include "storage/lun/process.h"
+#include "storage/lun/resolve.h"
 #include "storage/lun/serve.h"
 
 static int keep(int argc, char *const *argv)
@@ -59,6 +60,7 @@ static const struct {
     {"io", 0, serve},
     {"discover", 0, discover},
     {"preflight", 0, preflight},
+    {"resolve", -1, mr_resolve_main},
     {"control", -1, mr_control_client_main},
 };
 

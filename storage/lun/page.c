@@ -134,6 +134,36 @@ bool mr_page_read_text(const struct mr_page_text *src, char dst[MR_PAGE_REASON])
     return stable;
 }
 
+/* All of it but the sequence. */
+#define PORTALS_BODY offsetof(struct mr_page_portals, count)
+
+void mr_page_write_portals(struct mr_page *page, const struct mr_page_portals *src)
+{
+    const unsigned set = atomic_load(&page->portal_set) ? 0 : 1;
+    struct mr_page_portals *dst = &page->portals[set];
+    unsigned odd = begin_write(&dst->sequence);
+
+    memcpy((char *)dst + PORTALS_BODY, (const char *)src + PORTALS_BODY,
+           sizeof(*src) - PORTALS_BODY);
+    end_write(&dst->sequence, odd);
+    atomic_store(&page->portal_set, set);
+}
+
+bool mr_page_read_portals(const struct mr_page *page, unsigned set,
+                          struct mr_page_portals *dst)
+{
+    memset(dst, 0, sizeof(*dst));
+    if (set > 1 ||
+        !copy_stable(&page->portals[set].sequence, (char *)dst + PORTALS_BODY,
+                     (const char *)&page->portals[set] + PORTALS_BODY,
+                     sizeof(*dst) - PORTALS_BODY) ||
+        dst->count > MR_LUN_PORTALS_MAX)
+        dst->count = 0;
+    for (size_t i = 0; i < MR_LUN_PORTALS_MAX; i++)
+        dst->at[i][MR_PORTAL_TEXT - 1] = '\0';
+    return dst->count > 0;
+}
+
 /* All of it but the count. */
 #define FENCE_BODY offsetof(struct mr_page_fence, reserve)
 

@@ -19,7 +19,7 @@
 #include "storage/lun/portal.h"
 #include "storage/lun/start.h"
 
-#define MR_PAGE_VERSION 1 /* server and keeper of two versions must agree on it */
+#define MR_PAGE_VERSION 2 /* server and keeper of two versions must agree on it */
 #define MR_PAGE_REASON 256
 
 enum mr_link_state {
@@ -64,6 +64,13 @@ struct mr_page_counters {
         stalls_ns_max; /* longest time that the oldest request waited for a session */
 };
 
+/* Where the target can be reached, in numeric form. */
+struct mr_page_portals {
+    atomic_uint sequence;
+    uint32_t count;
+    char at[MR_LUN_PORTALS_MAX][MR_PORTAL_TEXT];
+};
+
 #define MR_FENCE_KEYS_MAX 32
 
 /* Written by the server. key 0: not registered. */
@@ -92,11 +99,14 @@ struct mr_page {
 
     /* --- server, before it is ready; the next server compares and never changes them but
      * for size_bytes --- */
-    atomic_bool known; /* facts, geometry and portals are there */
+    atomic_bool known; /* facts and geometry are there */
     struct mr_lun_facts facts;
     struct mr_fuse_geometry geometry;
-    char portals[MR_LUN_PORTALS_MAX][MR_PORTAL_TEXT]; /* numeric */
-    uint32_t portal_count;
+
+    /* --- server, before it is ready; then the resolver, of which there is never more
+     * than one (resolve.c) --- */
+    struct mr_page_portals portals[2];
+    atomic_uint portal_set; /* the one of them that counts */
 
     /* --- server --- */
     _Atomic uint64_t size_bytes; /* as the kernel was told */
@@ -105,7 +115,7 @@ struct mr_page {
     atomic_uint opens;           /* FUSE OPENs without RELEASE */
     atomic_uint state;           /* enum mr_link_state */
     _Atomic int64_t state_wall_ms;
-    atomic_uint portal; /* index of the one in use */
+    atomic_uint portal; /* in use: set * MR_LUN_PORTALS_MAX + index */
     atomic_uint in_flight;
     atomic_uint resized;     /* times that MR_ORDER_RESIZE was carried out */
     atomic_int resize_error; /* of the last time: 0 or a positive errno */
@@ -127,6 +137,11 @@ const char *mr_link_state_name(enum mr_link_state state);
 void mr_page_write_text(struct mr_page_text *dst, const char *text);
 /* False (and "") when no stable text could be read. */
 bool mr_page_read_text(const struct mr_page_text *src, char dst[MR_PAGE_REASON]);
+/* Writes the set that does not count, then makes it count. src: sequence is ignored. */
+void mr_page_write_portals(struct mr_page *page, const struct mr_page_portals *src);
+/* One set. False (and none) when it cannot be read. */
+bool mr_page_read_portals(const struct mr_page *page, unsigned set,
+                          struct mr_page_portals *dst);
 /* Both copy under the sequence count; reserve, key ... are consistent with each other. */
 void mr_page_write_fence(struct mr_page *page, const struct mr_page_fence *src);
 bool mr_page_read_fence(const struct mr_page *page, struct mr_page_fence *dst);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "storage/lun/portal.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
@@ -106,4 +107,39 @@ int mr_portal_resolve(const char *text, char dst[MR_PORTAL_TEXT], struct mr_err 
         return r;
     memcpy(dst, first[0], MR_PORTAL_TEXT);
     return 0;
+}
+
+bool mr_portal_is_name(const char *text)
+{
+    struct mr_portal portal;
+    struct in6_addr address;
+
+    if (mr_portal_parse(text, &portal) < 0)
+        return false;
+    portal.host[strcspn(portal.host, "%")] = '\0'; /* scope */
+    return inet_pton(AF_INET, portal.host, &address) != 1 &&
+           inet_pton(AF_INET6, portal.host, &address) != 1;
+}
+
+int mr_portal_resolve_list(const char *const *texts, size_t count,
+                           char (*dst)[MR_PORTAL_TEXT], size_t max, bool *ret_all,
+                           struct mr_err *err)
+{
+    struct mr_err why = {0};
+    size_t found = 0;
+    int r = 0;
+
+    *ret_all = true;
+    for (size_t i = 0; i < count && found < max; i++) {
+        int n = mr_portal_resolve_all(texts[i], dst + found, max - found, &why);
+
+        if (n > 0)
+            found += (size_t)n;
+        else if (r == 0)
+            r = n;
+        *ret_all = *ret_all && n > 0;
+    }
+    if (found == 0 && err)
+        *err = why;
+    return found > 0 ? (int)found : r;
 }

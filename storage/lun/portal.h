@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Portal addresses: "HOST", "HOST:PORT", "[IPV6]", "[IPV6]:PORT". Names are resolved
- * once, before the I/O loop starts: afterwards nothing may wait for a name server.
+ * before the I/O loop starts, and afterwards by a process of its own (resolve.c): nothing
+ * in the loop may wait for a name server.
  */
 #ifndef MR_STORAGE_LUN_PORTAL_H
 #define MR_STORAGE_LUN_PORTAL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,5 +33,15 @@ int mr_portal_resolve(const char *text, char dst[MR_PORTAL_TEXT], struct mr_err 
  * their number, at least 1. */
 int mr_portal_resolve_all(const char *text, char (*dst)[MR_PORTAL_TEXT], size_t max,
                           struct mr_err *err);
+
+/* Is it a host's name, so that its addresses may change? Pure. */
+bool mr_portal_is_name(const char *text);
+
+/* All addresses of several portals, at most max. Those that cannot be resolved now are
+ * left out; *ret_all says whether there were none. Returns the number of addresses, or
+ * the error of the first portal when there are none. */
+int mr_portal_resolve_list(const char *const *texts, size_t count,
+                           char (*dst)[MR_PORTAL_TEXT], size_t max, bool *ret_all,
+                           struct mr_err *err);
 
 #endif

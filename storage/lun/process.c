@@ -134,3 +134,15 @@ void mr_process_quiet(void)
     if (fd < 0 || dup2(fd, STDERR_FILENO) < 0)
         (void)close(STDERR_FILENO);
 }
+
+int mr_process_poll_ms(int64_t now_ns, int64_t until_ns)
+{
+    int64_t ms;
+
+    if (until_ns == INT64_MAX)
+        return -1;
+    ms = (until_ns - now_ns + MR_NS_PER_MS - 1) / MR_NS_PER_MS;
+    if (ms < 0)
+        return 0;
+    return ms < 60000 ? (int)ms : 60000;
+}

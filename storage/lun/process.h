@@ -61,4 +61,8 @@ void mr_process_limit(void);
  * Suspend and SIGSTOP use no CPU time. */
 void mr_process_watchdog(int64_t now_ns);
 
+/* The timeout for a poll(2) that shall end at until_ns (INT64_MAX: with an event only),
+ * or earlier. */
+int mr_process_poll_ms(int64_t now_ns, int64_t until_ns);
+
 #endif

@@ -68,18 +68,6 @@ static void take_orders(struct server *server)
     }
 }
 
-static int poll_ms(int64_t now_ns, int64_t until_ns)
-{
-    int64_t ms;
-
-    if (until_ns == INT64_MAX)
-        return -1;
-    ms = (until_ns - now_ns + MR_NS_PER_MS - 1) / MR_NS_PER_MS;
-    if (ms < 0)
-        return 0;
-    return ms < 60000 ? (int)ms : 60000;
-}
-
 static int64_t min_ns(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -121,7 +109,7 @@ static int turn(void *ctx, int64_t until_ns)
     fds[FD_ISCSI] = (struct pollfd){.fd = mr_session_fd(session),
                                     .events = mr_session_events(session)};
     fds[FD_ORDER] = (struct pollfd){.fd = MR_LUN_ORDER_FD, .events = POLLIN};
-    if (poll(fds, FD_COUNT, poll_ms(io->now_ns, until_ns)) < 0)
+    if (poll(fds, FD_COUNT, mr_process_poll_ms(io->now_ns, until_ns)) < 0)
         memset(fds, 0, sizeof(fds)); /* EINTR, ENOMEM: no events, the clock goes on */
     io->now_ns = mr_now_ns();
     mr_process_watchdog(io->now_ns);

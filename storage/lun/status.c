@@ -83,14 +83,16 @@ static struct json_object *fencing_json(const struct mr_page *page)
     return json;
 }
 
-static const char *portal_text(const struct mr_page *page)
+static void set_portal(struct json_object *json, const struct mr_page *page)
 {
-    unsigned portal = atomic_load(&page->portal);
+    const unsigned portal = atomic_load(&page->portal);
+    struct mr_page_portals portals;
+    const bool told = atomic_load(&page->known) &&
+                      mr_page_read_portals(page, portal / MR_LUN_PORTALS_MAX, &portals) &&
+                      portal % MR_LUN_PORTALS_MAX < portals.count;
 
-    return atomic_load(&page->known) && portal < page->portal_count &&
-                   portal < MR_LUN_PORTALS_MAX
-               ? page->portals[portal]
-               : "";
+    mr_json_set_string(json, "portal",
+                       told ? portals.at[portal % MR_LUN_PORTALS_MAX] : "");
 }
 
 static struct json_object *transport_json(const struct mr_lun_status *from,
@@ -103,7 +105,7 @@ static struct json_object *transport_json(const struct mr_lun_status *from,
     set_time(json, "since", atomic_load(&page->state_wall_ms));
     if (reason[0])
         mr_json_set_text(json, "reason", reason);
-    mr_json_set_string(json, "portal", portal_text(page));
+    set_portal(json, page);
     mr_json_set_int(json, "timeout_ms", atomic_load(&page->timeout_ms));
     mr_json_set_int(json, "replacement_ms", atomic_load(&page->replacement_ms));
     mr_json_set_string(json, "header_digest",
@@ -147,7 +149,7 @@ static void say_lun(const struct mr_lun_status *from, struct json_object *json)
 
     mr_json_set_string(json, "target", from->start->target);
     mr_json_set_int(json, "lun", from->start->lun);
-    mr_json_set_string(json, "portal", portal_text(page));
+    set_portal(json, page);
     mr_json_set_int(json, "size_bytes", (int64_t)size);
     mr_json_set_int(json, "block_size", known ? page->facts.block_size : 0);
     mr_json_set_text(json, "serial", known ? page->facts.serial : "");

@@ -115,6 +115,58 @@ static void test_fence_is_copied_as_a_whole(void **state)
     assert_false(back.reserve || back.key != 0);
 }
 
+static void write_portals(const char *first, uint32_t count)
+{
+    struct mr_page_portals portals = {.count = count};
+
+    (void)snprintf(portals.at[0], sizeof(portals.at[0]), "%s", first);
+    mr_page_write_portals(page, &portals);
+}
+
+static void test_portals_that_were_read_stay_while_others_are_written(void **state)
+{
+    struct mr_page_portals portals;
+    unsigned set;
+
+    (void)state;
+    write_portals("127.0.0.1:1", 1);
+    set = atomic_load(&page->portal_set);
+    write_portals("127.0.0.2:2", 2);
+    assert_int_not_equal(atomic_load(&page->portal_set), set);
+    assert_true(mr_page_read_portals(page, set, &portals));
+    assert_string_equal(portals.at[0], "127.0.0.1:1");
+    assert_true(mr_page_read_portals(page, !set, &portals));
+    assert_int_equal(portals.count, 2);
+    assert_string_equal(portals.at[0], "127.0.0.2:2");
+}
+
+static void test_portals_of_a_resolver_that_was_killed_are_not_read(void **state)
+{
+    struct mr_page_portals portals;
+    unsigned set;
+
+    (void)state;
+    write_portals("127.0.0.1:1", 1);
+    set = atomic_load(&page->portal_set);
+    atomic_fetch_add(&page->portals[!set].sequence, 1); /* it has begun */
+    assert_false(mr_page_read_portals(page, !set, &portals));
+    assert_int_equal(portals.count, 0);
+    assert_true(mr_page_read_portals(page, set, &portals)); /* still what counts */
+    write_portals("127.0.0.3:3", 1);
+    assert_true(mr_page_read_portals(page, !set, &portals));
+    assert_string_equal(portals.at[0], "127.0.0.3:3");
+}
+
+static void test_portals_that_make_no_sense_are_none(void **state)
+{
+    struct mr_page_portals portals;
+
+    (void)state;
+    write_portals("127.0.0.1:1", MR_LUN_PORTALS_MAX + 1);
+    assert_false(mr_page_read_portals(page, atomic_load(&page->portal_set), &portals));
+    assert_false(mr_page_read_portals(page, 2, &portals));
+}
+
 #define PAGE_TEST(test) cmocka_unit_test_setup_teardown(test, before, after)
 
 int main(void)
@@ -124,6 +176,9 @@ int main(void)
         PAGE_TEST(test_page_of_another_version_or_size_is_refused),
         PAGE_TEST(test_long_text_is_cut),
         PAGE_TEST(test_text_of_a_writer_that_was_killed_is_not_read),
+        PAGE_TEST(test_portals_that_were_read_stay_while_others_are_written),
+        PAGE_TEST(test_portals_of_a_resolver_that_was_killed_are_not_read),
+        PAGE_TEST(test_portals_that_make_no_sense_are_none),
         PAGE_TEST(test_fence_is_copied_as_a_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -91,6 +91,36 @@ static void test_resolving_gives_numeric_text(void **state)
     assert_int_equal(err.code, MR_E_INVALID_SPEC);
 }
 
+static void test_names_are_told_from_addresses(void **state)
+{
+    (void)state;
+    assert_true(mr_portal_is_name("target.example.test"));
+    assert_true(mr_portal_is_name("target:3260"));
+    assert_true(mr_portal_is_name("10.0.0.1.example.test:3260"));
+    assert_false(mr_portal_is_name("10.0.0.1"));
+    assert_false(mr_portal_is_name("10.0.0.1:3260"));
+    assert_false(mr_portal_is_name("[::1]:3260"));
+    assert_false(mr_portal_is_name("[fe80::1%eth0]"));
+    assert_false(mr_portal_is_name("not a portal:0"));
+}
+
+static void test_a_list_has_what_can_be_resolved(void **state)
+{
+    (void)state;
+    const char *const texts[] = {"nowhere:0", "127.0.0.1", "127.0.0.2:2", "127.0.0.3:3"};
+    char found[4][MR_PORTAL_TEXT];
+    struct mr_err err;
+    bool all;
+
+    assert_int_equal(mr_portal_resolve_list(texts, 3, found, 4, &all, &err), 2);
+    assert_false(all);
+    assert_string_equal(found[1], "127.0.0.2:2");
+    assert_int_equal(mr_portal_resolve_list(texts + 1, 3, found, 2, &all, &err), 2);
+    assert_true(all);
+    assert_int_equal(mr_portal_resolve_list(texts, 1, found, 4, &all, &err), -EINVAL);
+    assert_int_equal(err.code, MR_E_INVALID_SPEC);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -98,6 +128,8 @@ int main(void)
         cmocka_unit_test(test_malformed_portals_are_refused),
         cmocka_unit_test(test_a_host_longer_than_the_buffer_is_refused),
         cmocka_unit_test(test_resolving_gives_numeric_text),
+        cmocka_unit_test(test_names_are_told_from_addresses),
+        cmocka_unit_test(test_a_list_has_what_can_be_resolved),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,12 +63,14 @@ static void test_page_that_nobody_filled_is_no_trouble(void **state)
 static void test_server_facts_are_said_once_they_are_known(void **state)
 {
     (void)state;
+    struct mr_page_portals portals = {.count = 2};
+
     page->facts =
         (struct mr_lun_facts){.block_size = 4096, .serial = "SER\xff", .wwn = "naa.1"};
     page->geometry.writable = true;
-    (void)snprintf(page->portals[1], sizeof(page->portals[1]), "127.0.0.1:3260");
-    page->portal_count = 2;
-    atomic_store(&page->portal, 1);
+    (void)snprintf(portals.at[1], sizeof(portals.at[1]), "127.0.0.1:3260");
+    mr_page_write_portals(page, &portals);
+    atomic_store(&page->portal, atomic_load(&page->portal_set) * MR_LUN_PORTALS_MAX + 1);
     atomic_store(&page->size_bytes, 1 << 20);
     atomic_store(&page->known, true);
     atomic_store(&page->state, MR_LINK_UP);
@@ -89,7 +91,7 @@ static void test_nonsense_in_the_page_is_not_followed(void **state)
     (void)state;
     atomic_store(&page->known, true);
     atomic_store(&page->portal, 4000000000U);
-    page->portal_count = UINT32_MAX;
+    page->portals[0].count = UINT32_MAX;
     atomic_store(&page->state, 77);
     page->fence.key_count = UINT32_MAX;
     start.reserve = true;

@@ -178,8 +178,9 @@ def bound_loops():
 
 # --- processes ---
 
-# The keeper of a LUN is a mooring-lun, and its child, the server, a mooring-lun-io: the same program.
-PROGRAMS = ("mooringd", "mooring-worker", "mooring-lun", "mooring-lun-io")
+# The keeper of a LUN is a mooring-lun, and its child, the server, a mooring-lun-io: the same program. So is the resolver
+# of names that it starts while the target is away.
+PROGRAMS = ("mooringd", "mooring-worker", "mooring-lun", "mooring-lun-io", "mooring-lun-dns")
 
 
 def program_of(pid):
@@ -204,7 +205,9 @@ class Process:
         self.state = after[0]
         self.parent = int(after[1])
         self.start_time = int(after[19])
-        if self.program == "mooring-lun" and is_server(self.cmdline, self.parent):
+        if self.program == "mooring-lun" and self.cmdline.split(" ")[1:2] == ["resolve"]:
+            self.program = "mooring-lun-dns"
+        elif self.program == "mooring-lun" and is_server(self.cmdline, self.parent):
             self.program = "mooring-lun-io"
 
     def __repr__(self):
