@@ -11,6 +11,7 @@
 #include "storage/lun/identify.h"
 #include "storage/lun/link_login.h"
 #include "storage/lun/policy.h"
+#include "storage/lun/unclean.h"
 
 enum mr_link_state mr_link_state(const struct mr_link *link)
 {
@@ -357,6 +358,7 @@ bool mr_link_leave(struct mr_link *link, int64_t deadline_ns)
 
 bool mr_link_end(struct mr_link *link, bool leave, int64_t deadline_ns)
 {
+    const bool idle = mr_io_in_flight(link->io) == 0;
     bool left = true;
     bool out;
 
@@ -371,5 +373,7 @@ bool mr_link_end(struct mr_link *link, bool leave, int64_t deadline_ns)
     }
     out = mr_session_logout(&link->session, deadline_ns);
     end_session(link);
+    if (leave && idle && out && !link->unsettled)
+        mr_unclean_write(link->lock_fd, false);
     return out && left;
 }

@@ -9,7 +9,9 @@
  *
  * A session that takes the place of a lost one resets the LUN before anything is sent
  * again, if commands were at the target: one of them that is still carried out there
- * could otherwise undo what is written after it.
+ * could otherwise undo what is written after it. So does the first session of an
+ * attachment when the one before it on this node has not ended cleanly (unclean.h), see
+ * link_login.h.
  *
  * One thread. mr_link_step() waits in nested turns of the server's loop; mr_link_check()
  * belongs to every turn, nested or not.
@@ -31,6 +33,7 @@ struct mr_link {
     struct mr_page *page;
     struct mr_io *io;
     int news_fd; /* eventfd(2): the page has changed */
+    int lock_fd; /* of the source, see unclean.h; -1: none */
     struct mr_session session;
     struct mr_page_fence fence;
     int64_t outage_ns; /* since when requests may have been waiting; 0: they do not */
@@ -77,7 +80,8 @@ void mr_link_look(struct mr_link *link);
 void mr_link_new_timeouts(struct mr_link *link);
 
 /* The end of the server: logs out if there is a session, before deadline_ns; leave: and
- * for good, so our reservation and key go first. True when the target confirmed it all.
+ * for good, so our reservation and key go first. True when the target confirmed it all;
+ * with nothing under way that was the clean end of the attachment.
  */
 bool mr_link_end(struct mr_link *link, bool leave, int64_t deadline_ns);
 

@@ -9,6 +9,7 @@
 #include "storage/lun/fence.h"
 #include "storage/lun/identify.h"
 #include "storage/lun/policy.h"
+#include "storage/lun/unclean.h"
 
 #define LOGIN_NS (5 * MR_NS_PER_S)
 
@@ -106,6 +107,22 @@ static int acquire(struct mr_link *link, const struct mr_asker *asker, struct mr
                                    &link->page->facts, err);
 }
 
+/* Nothing of an earlier session is carried out any more; the LUN's word about the reset
+ * is taken here, so that it does not look like a power failure. */
+static int settle(struct mr_link *link, const struct mr_asker *asker, struct mr_err *err)
+{
+    int r;
+
+    if (!link->unsettled)
+        return 0;
+    r = mr_session_reset_lun(asker->s, asker->deadline_ns);
+    if (r < 0)
+        return mr_fail(err, MR_E_TARGET_TIMEOUT, -r,
+                       "portal %s, target '%s', LUN %d: LOGICAL UNIT RESET",
+                       asker->s->portal, asker->target, asker->s->lun);
+    return mr_lun_ready(asker->s, asker->target, asker->deadline_ns, err);
+}
+
 /* What all further sessions are held to. */
 static int first_facts(struct mr_link *link, int64_t deadline_ns, struct mr_err *err)
 {
@@ -119,9 +136,12 @@ static int first_facts(struct mr_link *link, int64_t deadline_ns, struct mr_err 
     else if (r == 0 && !link->start->read_only)
         r = mr_fence_in_the_way(&asker, err);
     if (r == 0)
+        r = settle(link, &asker, err);
+    if (r == 0)
         r = mr_io_geometry(&page->facts, link->start->read_only, &page->geometry, err);
     if (r < 0)
         return r;
+    mr_unclean_write(link->lock_fd, page->geometry.writable);
     atomic_store(&page->size_bytes, page->geometry.size_bytes);
     atomic_store(&page->known, true);
     return 0;
@@ -150,6 +170,7 @@ int mr_link_start(struct mr_link *link, int watch_fd, int64_t deadline_ns,
 
     mr_link_prepare(link);
     link->session.watch_fd = watch_fd;
+    link->unsettled = mr_unclean_read(link->lock_fd);
     link->tried_ns = mr_now_ns();
     r = resolve(link, &portals, err);
     if (r == 0)
@@ -205,22 +226,6 @@ static int prove_fence(struct mr_link *link, const struct mr_asker *asker,
     r = mr_fence_check(asker, &link->fence, err);
     mr_page_write_fence(link->page, &link->fence);
     return r == -ESTALE ? stop(link, MR_LINK_FENCED, err->message) : r;
-}
-
-/* Nothing of an earlier session is carried out any more; the LUN's word about the reset
- * is taken here, so that it does not look like a power failure. */
-static int settle(struct mr_link *link, const struct mr_asker *asker, struct mr_err *err)
-{
-    int r;
-
-    if (!link->unsettled)
-        return 0;
-    r = mr_session_reset_lun(asker->s, asker->deadline_ns);
-    if (r < 0)
-        return mr_fail(err, MR_E_TARGET_TIMEOUT, -r,
-                       "portal %s, target '%s', LUN %d: LOGICAL UNIT RESET",
-                       asker->s->portal, asker->target, asker->s->lun);
-    return mr_lun_ready(asker->s, asker->target, asker->deadline_ns, err);
 }
 
 static int try_portal(struct mr_link *link, const struct mr_page_portals *portals,

@@ -2,6 +2,16 @@
  *
  * Between link.c and link_login.c: logins, and what a new session has to prove before it
  * is used.
+ *
+ * A login with the ISID of an earlier session takes its place, but a target (tgtd does)
+ * may let the new one in while it still carries out commands of the old one; LOGICAL UNIT
+ * RESET returns when all have ended. It ends those of other initiators, too, so it is
+ * kept for when there can be such commands: after a session that was lost with some under
+ * way, and at the first login after an attachment by this node that did not end cleanly.
+ * The target itself tells nothing of an earlier session. A first login does it only when
+ * nothing else is in the way of the attachment, such as another node's reservation. What
+ * was under way at a reboot, or on another node, is not known here: the first had the
+ * time of a boot to end, against the second there is fencing.
  */
 #ifndef MR_STORAGE_LUN_LINK_LOGIN_H
 #define MR_STORAGE_LUN_LINK_LOGIN_H

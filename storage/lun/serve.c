@@ -219,6 +219,7 @@ static int set_up(struct server *server, struct mr_err *err)
     link->page = server->page;
     link->io = &server->io;
     link->news_fd = MR_LUN_NEWS_FD;
+    link->lock_fd = MR_LUN_LOCK_FD;
     if (atomic_load(&server->page->known))
         return 0;
     return mr_link_start(link, MR_LUN_CHANNEL_FD,

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Another initiator resets the LUN, and the target says no more of our commands than a unit attention."""
+"""Resets of a LUN: what becomes of our commands after another initiator's, and when there is one of ours."""
 import os
 import pathlib
+import signal
 import struct
 import threading
 import time
 
 from mooring import kernel, lun
 from mooring.proxy import SCSI_COMMAND, WRITES, Proxy
+from mooring.wait import eventually
 
 TIMEOUT_S = 5  # a command without an answer ends the session after four of these
 SCSI_RESPONSE = 0x21
 TASK_MANAGEMENT = 0x02
+ABORT_TASK, LUN_RESET = 1, 5  # RFC 7143 section 11.5.1
 CHECK_CONDITION = 2
 
 
@@ -25,6 +28,7 @@ class Forgetful(Proxy):
         self.lost = []
         self.told = False
         self.aborts = []
+        self.resets = 0
         self.lock = threading.Lock()
 
     def _copy(self, source, sink, lie):
@@ -44,8 +48,9 @@ class Forgetful(Proxy):
         opcode, tag = data[0] & 0x3F, data[16:20]
         if opcode == SCSI_COMMAND and data[32] in WRITES:
             self.writes.add(tag)
-        if opcode == TASK_MANAGEMENT:
+        if opcode == TASK_MANAGEMENT and data[1] & 0x7F == ABORT_TASK:
             self.aborts.append(data[20:24])
+        self.resets += opcode == TASK_MANAGEMENT and data[1] & 0x7F == LUN_RESET
         return data
 
     def _answer(self, data):
@@ -87,5 +92,30 @@ def test_writes_that_are_forgotten_are_written_again(agent, target):
     with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as drop:
         drop.write("1")
     assert path.read_bytes() == data
+    a.detach("v")
+    kernel.run("e2fsck", "-fn", target.luns[1])
+
+
+def test_first_login_resets_only_after_an_unclean_end(agent, target):
+    """What the target has still to do for an attachment that died would come after what the next one writes; but a
+    reset also ends what others have under way, who may only read."""
+    a = agent()
+    proxy = Forgetful(target.port, lose=0)
+    proxy.start()
+    spec = target.spec(portals=[proxy.portal], fs="ext4")
+    for _ in range(2):
+        a.attach("v", spec)
+        a.detach("v")
+    assert proxy.resets == 0
+    a.attach("v", spec)
+    os.kill(lun.keepers()[0].pid, signal.SIGKILL)
+    eventually(lambda: a.get("v").json["state"] == "failed", 10, "the attachment has failed")
+    a.delete("v", wait=30, accept_data_loss="true").expect(200)
+    assert proxy.resets == 0
+    a.attach("v", spec)
+    assert proxy.resets == 1
+    a.detach("v")
+    a.attach("v", spec)
+    assert proxy.resets == 1
     a.detach("v")
     kernel.run("e2fsck", "-fn", target.luns[1])

@@ -38,6 +38,11 @@ static struct fake {
     unsigned on_identity;
     uint64_t told_size;
     unsigned closed;
+    bool answers; /* logins */
+    unsigned resets;
+    int reset_error;
+    bool reserved; /* by another node */
+    bool no_logout;
     char tried[64];  /* portals */
     unsigned doubts; /* about commands in flight */
 } fake;
@@ -65,7 +70,7 @@ bool mr_session_logout(struct mr_session *s, int64_t deadline_ns)
 {
     (void)deadline_ns;
     s->up = false;
-    return true;
+    return !fake.no_logout;
 }
 
 int64_t mr_session_check(struct mr_session *s, int64_t oldest_ns, int64_t now_ns)
@@ -82,15 +87,19 @@ void mr_session_set_timeout(struct mr_session *s, int64_t timeout_ms)
 int mr_session_open_portal(struct mr_session *s, const struct mr_lun_start *from,
                            const char *portal, int64_t deadline_ns, struct mr_err *err)
 {
-    (void)s, (void)from, (void)deadline_ns;
+    (void)from, (void)deadline_ns;
     (void)strncat(fake.tried, portal, sizeof(fake.tried) - strlen(fake.tried) - 1);
+    s->up = fake.answers;
+    if (fake.answers)
+        return 0;
     return mr_fail(err, MR_E_PORTAL_UNREACHABLE, ECONNREFUSED, "no");
 }
 
 int mr_session_reset_lun(struct mr_session *s, int64_t deadline_ns)
 {
     (void)s, (void)deadline_ns;
-    return 0;
+    fake.resets++;
+    return fake.reset_error;
 }
 
 /* --- instead of the questions --- */
@@ -151,8 +160,8 @@ int mr_fence_acquire(const struct mr_asker *a, const struct mr_fence_ask *ask,
 
 int mr_fence_in_the_way(const struct mr_asker *a, struct mr_err *err)
 {
-    (void)a, (void)err;
-    return 0;
+    (void)a;
+    return fake.reserved ? mr_fail(err, MR_E_SOURCE_IN_USE, EBUSY, "reserved") : 0;
 }
 
 int mr_fence_release(const struct mr_asker *a, struct mr_page_fence *state,
@@ -167,7 +176,9 @@ int mr_fence_release(const struct mr_asker *a, struct mr_page_fence *state,
 int mr_io_geometry(const struct mr_lun_facts *facts, bool read_only,
                    struct mr_fuse_geometry *ret, struct mr_err *err)
 {
-    (void)facts, (void)read_only, (void)ret, (void)err;
+    (void)err;
+    *ret = (struct mr_fuse_geometry){.size_bytes = facts->size_bytes,
+                                     .writable = !read_only};
     return 0;
 }
 
@@ -241,6 +252,7 @@ static int set_up(void **state)
         .start = &start,
         .page = &page,
         .io = &io,
+        .lock_fd = -1,
         .news_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
         .session = {.up = true, .timeout_ns = 10 * MR_NS_PER_S},
     };
@@ -252,17 +264,6 @@ static int tear_down(void **state)
 {
     (void)state;
     return close(link_.news_fd);
-}
-
-/* The loop: as long as there is something to do now. */
-static void turns(void)
-{
-    unsigned count = 0;
-
-    do {
-        mr_link_step(&link_);
-        assert_true(++count < 10);
-    } while (mr_link_check(&link_) <= io.now_ns);
 }
 
 #endif

@@ -4,6 +4,17 @@
  * a target that is away. */
 #include "tests/unit/lun_link_env.h"
 
+/* The loop: as long as there is something to do now. */
+static void turns(void)
+{
+    unsigned count = 0;
+
+    do {
+        mr_link_step(&link_);
+        assert_true(++count < 10);
+    } while (mr_link_check(&link_) <= io.now_ns);
+}
+
 static void test_a_capacity_change_told_to_a_question_is_read(void **state)
 {
     (void)state;
