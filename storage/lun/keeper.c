@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/pidfd.h>
@@ -23,7 +22,6 @@
 #include "storage/lun/process.h"
 
 #define START_MS 10000
-#define STOP_MS 1000
 
 enum {
     FD_NEWS,
@@ -52,9 +50,7 @@ static int receive_start(struct mr_keeper *k, struct mr_err *err)
     return r;
 }
 
-/* Best effort: with the worker gone the mount's fd dies in the socket, and we end by
- * that. */
-static void tell_worker(struct mr_keeper *k, struct json_object *json)
+void mr_keeper_tell_worker(struct mr_keeper *k, struct json_object *json)
 {
     struct mr_err err;
     int fd = mr_json_get_bool(json, "ok", false) ? k->mount_fd : -1;
@@ -65,7 +61,7 @@ static void tell_worker(struct mr_keeper *k, struct json_object *json)
     mr_close(&k->mount_fd);
 }
 
-static void fail_start(struct mr_keeper *k, const struct mr_err *err)
+void mr_keeper_fail_start(struct mr_keeper *k, const struct mr_err *err)
 {
     MR_AUTO_JSON struct json_object *json = json_object_new_object();
 
@@ -74,158 +70,9 @@ static void fail_start(struct mr_keeper *k, const struct mr_err *err)
         mr_json_set_bool(json, "ok", false);
         mr_json_set(json, "error", mr_err_to_json(err));
     }
-    tell_worker(k, json);
+    mr_keeper_tell_worker(k, json);
     k->done = true;
     k->exit_code = mr_exit_code(err->code);
-}
-
-/* --- the server's life --- */
-
-void mr_keeper_abort(struct mr_keeper *k)
-{
-    if (k->abort_fd >= 0)
-        (void)mr_fuse_abort(k->abort_fd);
-    mr_keeper_stop(k, STOP_MS);
-    /* Without the abort file: the last of these fds does the same. fs/fuse/dev.c,
-     * fuse_dev_release(). */
-    mr_close(&k->fuse_fd);
-    k->done = true;
-    k->exit_code = MR_EXIT_CRASHED;
-}
-
-/* Handled by all servers so far. */
-static uint64_t requests(const struct mr_keeper *k)
-{
-    const struct mr_page_counters *counters = &k->page->counters;
-
-    return atomic_load(&counters->reads) + atomic_load(&counters->writes) +
-           atomic_load(&counters->flushes) + atomic_load(&counters->discards) +
-           atomic_load(&counters->zeroes);
-}
-
-static void push_status(struct mr_keeper *k)
-{
-    MR_AUTO_JSON struct json_object *status = mr_keeper_status(k);
-
-    if (status)
-        mr_control_push(&k->control, status);
-}
-
-static void serving_starts(struct mr_keeper *k)
-{
-    struct mr_err err = {0};
-
-    if (mr_control_open(&k->control, k->start.runtime_dir, k->start.token, &err) < 0) {
-        fail_start(k, &err);
-        return;
-    }
-    k->serving = true;
-    mr_log(MR_LOG_INFO, "serving target=%s lun=%u size_bytes=%llu", k->start.target,
-           k->start.lun, (unsigned long long)atomic_load(&k->page->size_bytes));
-    MR_AUTO_JSON struct json_object *status = mr_keeper_status(k);
-    tell_worker(k, status);
-    mr_process_quiet();
-}
-
-/* It serves. */
-static void server_ready(struct mr_keeper *k)
-{
-    mr_close(&k->server.channel);
-    k->server.ready = true;
-    k->server.requests = requests(k);
-    if (k->server.on_trial) {
-        mr_close(&k->program_fd);
-        k->program_fd = mr_take_fd(&k->trial_fd);
-        k->server.on_trial = false;
-    }
-    if (k->serving)
-        push_status(k);
-    else
-        serving_starts(k);
-}
-
-/* Back to what is known to work, at once. Nothing is lost, since it has read no request;
- * and it is no crash of ours: who asks for such a program again shall not use up what
- * restarts we have. */
-static void trial_fails(struct mr_keeper *k)
-{
-    k->trial_failed = true;
-    mr_close(&k->trial_fd);
-    k->restart_ns = mr_now_ns() + 1;
-}
-
-static void start_server(struct mr_keeper *k)
-{
-    struct mr_err err = {0};
-    int64_t delay_ns;
-
-    k->restart_ns = 0;
-    if (mr_keeper_spawn(k, &err) == 0)
-        return;
-    if (!k->serving) {
-        fail_start(k, &err);
-        return;
-    }
-    if (k->trial_fd >= 0) {
-        trial_fails(k);
-        return;
-    }
-    delay_ns = mr_restart_after(&k->restart, mr_now_ns(), false);
-    if (delay_ns < 0)
-        mr_keeper_abort(k);
-    else
-        k->restart_ns = mr_now_ns() + delay_ns + 1;
-}
-
-static void server_crashed(struct mr_keeper *k, int end)
-{
-    const int64_t now_ns = mr_now_ns();
-    const bool served = k->server.ready && requests(k) != k->server.requests;
-    int64_t delay_ns;
-
-    (void)snprintf(k->server_end, sizeof(k->server_end), "%s %d",
-                   end < 0 ? "signal" : "exit status", end < 0 ? -end : end);
-    if (k->server.on_trial) {
-        trial_fails(k);
-        push_status(k);
-        return;
-    }
-    delay_ns = mr_restart_after(&k->restart, now_ns, served);
-    /* SIGPROF: its watchdog; what made it busy for ever would come again. One that was
-     * not ready has taken no request with it. */
-    if (delay_ns < 0 || end == -SIGPROF ||
-        (k->server.ready && !atomic_load(&k->page->can_resend))) {
-        mr_keeper_abort(k);
-        return;
-    }
-    k->restart_ns = now_ns + delay_ns + 1;
-    push_status(k);
-}
-
-static void server_ended(struct mr_keeper *k, const struct mr_err *said)
-{
-    const int end = mr_keeper_reap(k);
-    const bool meant = k->server.ready || !k->server.on_trial;
-    struct mr_err err = *said;
-
-    if (!k->serving) {
-        if (!err.message[0] && k->server.late)
-            (void)mr_fail(&err, MR_E_TARGET_TIMEOUT, ETIMEDOUT,
-                          "the server was not ready in time: is a name server silent?");
-        else if (!err.message[0]) /* it said nothing */
-            (void)mr_fail(&err, MR_E_INTERNAL, EIO, "the server ended with %s %d",
-                          end < 0 ? "signal" : "exit status", end < 0 ? -end : end);
-        fail_start(k, &err);
-    } else if (end == MR_LUN_EXIT_RELEASED && meant) {
-        if (atomic_load(&k->page->logged_out))
-            mr_control_unlink(&k->control);
-        k->done = true;
-        k->exit_code = 0;
-    } else if (end == MR_LUN_EXIT_HANDED_OVER && meant) {
-        start_server(k);
-    } else {
-        server_crashed(k, end);
-    }
 }
 
 /* --- the loop --- */
@@ -244,11 +91,11 @@ static void handle_server(struct mr_keeper *k, const struct pollfd *fds, int64_t
     if (k->server.channel >= 0 && (fds[FD_CHANNEL].revents || fds[FD_SERVER].revents))
         heard = mr_keeper_hear(k, &err);
     if (heard > 0)
-        server_ready(k);
+        mr_keeper_ready(k);
     if (fds[FD_SERVER].revents && k->server.pid != 0)
-        server_ended(k, &err);
+        mr_keeper_ended(k, &err);
     else if (heard < 0 && heard != -EPIPE && !k->serving)
-        fail_start(k, &err);
+        mr_keeper_fail_start(k, &err);
     else if (is_starting(&k->server) && now_ns >= k->server.ready_by_ns) {
         k->server.late = true;
         (void)pidfd_send_signal(k->server.pidfd, SIGKILL, NULL, 0); /* its end is seen */
@@ -274,7 +121,7 @@ static void take_news(struct mr_keeper *k)
     uint64_t count;
 
     if (read(k->news_fd, &count, sizeof(count)) == (ssize_t)sizeof(count) && k->serving)
-        push_status(k);
+        mr_keeper_push(k);
 }
 
 /* One turn: waits for events, handles them. */
@@ -301,10 +148,10 @@ static void turn(struct mr_keeper *k)
         struct mr_err err;
 
         (void)mr_fail(&err, MR_E_INTERNAL, ECANCELED, "the worker hung up");
-        fail_start(k, &err);
+        mr_keeper_fail_start(k, &err);
     }
     if (!k->done && k->restart_ns != 0 && mr_now_ns() >= k->restart_ns)
-        start_server(k);
+        mr_keeper_next(k);
     if (!k->done)
         mr_control_handle(&k->control, fds + FD_CONTROL, mr_keeper_answer, k);
 }
@@ -391,9 +238,9 @@ static void tear_down(struct mr_keeper *k)
     if (k->server.pid != 0) {
         struct pollfd end = {.fd = k->server.pidfd, .events = POLLIN};
 
-        (void)poll(&end, 1, 2 * STOP_MS);
+        (void)poll(&end, 1, 2 * MR_KEEPER_STOP_MS);
     }
-    mr_keeper_stop(k, STOP_MS);
+    mr_keeper_stop(k, MR_KEEPER_STOP_MS);
     mr_control_close(&k->control);
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
         mr_close(fds[i]);
@@ -420,7 +267,7 @@ int mr_keeper_main(void)
 
     mr_control_init(&keeper.control);
     if (set_up(&keeper, &err) < 0)
-        fail_start(&keeper, &err);
+        mr_keeper_fail_start(&keeper, &err);
     while (!keeper.done)
         turn(&keeper);
     tear_down(&keeper);

@@ -21,6 +21,18 @@
 #include "storage/lun/restart.h"
 #include "storage/lun/start.h"
 
+#define MR_KEEPER_STOP_MS 1000 /* after SIGKILL */
+
+/* What a client of the control socket may wait for. */
+enum mr_keeper_wait {
+    MR_KEEPER_WAIT_NONE,
+    MR_KEEPER_WAIT_CUT,
+    MR_KEEPER_WAIT_FAIL_NOW,
+    MR_KEEPER_WAIT_RESIZE,
+    MR_KEEPER_WAIT_FENCE,
+    MR_KEEPER_WAIT_HAND_OVER,
+};
+
 struct mr_keeper_server {
     pid_t pid; /* 0: none */
     uint64_t start_time;
@@ -89,19 +101,46 @@ int mr_keeper_reap(struct mr_keeper *k);
  * called again. */
 int64_t mr_keeper_check_resolver(struct mr_keeper *k);
 
+/* --- keeper_life.c --- */
+
+/* Starts the next server, or says what follows when that fails. */
+void mr_keeper_next(struct mr_keeper *k);
+/* It serves. */
+void mr_keeper_ready(struct mr_keeper *k);
+/* It has ended; *said is its answer, if there was one. */
+void mr_keeper_ended(struct mr_keeper *k, const struct mr_err *said);
+/* Everything fails from now on, whatever the server does; the keeper is done. */
+void mr_keeper_abort(struct mr_keeper *k);
+/* Tells all watchers. */
+void mr_keeper_push(struct mr_keeper *k);
+
 /* --- keeper_verbs.c --- */
 
 /* mr_control_fn; ctx is the keeper. */
 struct json_object *mr_keeper_answer(void *ctx, struct mr_control_client *client,
                                      struct json_object *request);
+struct json_object *mr_keeper_status(const struct mr_keeper *k);
+struct json_object *mr_keeper_refuse(const struct mr_keeper *k, int errnum,
+                                     const char *why);
+
+/* --- keeper_waits.c --- */
+
+/* The client waits for that, at most limit_ms; seen is the state before. NULL. */
+struct json_object *mr_keeper_later(struct mr_control_client *client,
+                                    enum mr_keeper_wait what, int64_t seen,
+                                    int64_t limit_ms);
 /* Answers whoever waits for what is there now, or has waited for too long. Returns when
  * the next one has. */
 int64_t mr_keeper_check_waits(struct mr_keeper *k);
-struct json_object *mr_keeper_status(const struct mr_keeper *k);
+/* When the server last looked at keys and reservation, wall clock in ms. */
+int64_t mr_keeper_fence_checked(const struct mr_keeper *k);
 
 /* --- keeper.c --- */
 
-/* Everything fails from now on, whatever the server does; the keeper is done. */
-void mr_keeper_abort(struct mr_keeper *k);
+/* The worker's answer, best effort: with the worker gone the mount's fd dies in the
+ * socket, and we end by that. */
+void mr_keeper_tell_worker(struct mr_keeper *k, struct json_object *json);
+/* The attach fails with that; the keeper is done. */
+void mr_keeper_fail_start(struct mr_keeper *k, const struct mr_err *err);
 
 #endif

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the keeper is told at its control socket. Most of it is an order to the server;
- * an answer that depends on the server is given when the page shows the deed, or when the
- * time for it is up. */
+ * What the keeper is told at its control socket. Most of it is an order to the server. */
 #include "storage/lun/keeper.h"
 
 #include <errno.h>
@@ -18,19 +16,9 @@
 
 #define CUT_MS 500 /* a server that does not take this order is stuck or stopped */
 #define TAKE_MS 1000
-#define LOOK_MS 10
 #define FENCE_MS 10000
 #define RESIZE_MS 30000
 #define HAND_OVER_MS 60000
-
-enum wait {
-    WAIT_NONE,
-    WAIT_CUT,
-    WAIT_FAIL_NOW,
-    WAIT_RESIZE,
-    WAIT_FENCE,
-    WAIT_HAND_OVER,
-};
 
 struct json_object *mr_keeper_status(const struct mr_keeper *k)
 {
@@ -53,7 +41,8 @@ static struct json_object *stats(const struct mr_keeper *k)
     return mr_lun_stats(&from);
 }
 
-static struct json_object *refuse(const struct mr_keeper *k, int errnum, const char *why)
+struct json_object *mr_keeper_refuse(const struct mr_keeper *k, int errnum,
+                                     const char *why)
 {
     struct mr_err err;
 
@@ -69,22 +58,6 @@ static void order(struct mr_keeper *k, unsigned bits)
     (void)atomic_fetch_or(&k->page->orders, bits);
     /* EAGAIN: it was told so 2^64 - 1 times and is told still. */
     (void)!write(k->order_fd, &one, sizeof(one));
-}
-
-static bool taken(const struct mr_keeper *k, unsigned bits)
-{
-    return !(atomic_load(&k->page->orders) & bits);
-}
-
-static struct json_object *later(struct mr_control_client *client, enum wait what,
-                                 int64_t seen, int64_t limit_ms)
-{
-    client->wait = (struct mr_control_wait){
-        .what = what,
-        .seen = seen,
-        .deadline_ns = mr_now_ns() + limit_ms * MR_NS_PER_MS,
-    };
-    return NULL;
 }
 
 /* --- the verbs --- */
@@ -125,7 +98,7 @@ static struct json_object *do_cut(struct mr_keeper *k, struct mr_control_client 
     if (atomic_load(&k->page->state) == MR_LINK_CUT)
         return mr_keeper_status(k);
     order(k, MR_ORDER_CUT);
-    return later(client, WAIT_CUT, 0, CUT_MS);
+    return mr_keeper_later(client, MR_KEEPER_WAIT_CUT, 0, CUT_MS);
 }
 
 static struct json_object *do_fail_now(struct mr_keeper *k,
@@ -134,7 +107,7 @@ static struct json_object *do_fail_now(struct mr_keeper *k,
 {
     (void)request;
     order(k, MR_ORDER_FAIL_NOW);
-    return later(client, WAIT_FAIL_NOW, 0, TAKE_MS);
+    return mr_keeper_later(client, MR_KEEPER_WAIT_FAIL_NOW, 0, TAKE_MS);
 }
 
 static struct json_object *do_resize(struct mr_keeper *k,
@@ -144,15 +117,7 @@ static struct json_object *do_resize(struct mr_keeper *k,
     (void)request;
     const unsigned seen = atomic_load(&k->page->resized);
     order(k, MR_ORDER_RESIZE);
-    return later(client, WAIT_RESIZE, seen, RESIZE_MS);
-}
-
-static int64_t fence_checked(const struct mr_keeper *k)
-{
-    struct mr_page_fence fence;
-
-    (void)mr_page_read_fence(k->page, &fence);
-    return fence.checked_wall_ms;
+    return mr_keeper_later(client, MR_KEEPER_WAIT_RESIZE, seen, RESIZE_MS);
 }
 
 static struct json_object *do_fence(struct mr_keeper *k, struct mr_control_client *client,
@@ -160,10 +125,10 @@ static struct json_object *do_fence(struct mr_keeper *k, struct mr_control_clien
 {
     (void)request;
     if (!k->start.reserve)
-        return refuse(k, EINVAL, "this LUN is attached without fencing");
-    const int64_t seen = fence_checked(k);
+        return mr_keeper_refuse(k, EINVAL, "this LUN is attached without fencing");
+    const int64_t seen = mr_keeper_fence_checked(k);
     order(k, MR_ORDER_FENCE);
-    return later(client, WAIT_FENCE, seen, FENCE_MS);
+    return mr_keeper_later(client, MR_KEEPER_WAIT_FENCE, seen, FENCE_MS);
 }
 
 static struct json_object *do_set_timeouts(struct mr_keeper *k,
@@ -180,7 +145,8 @@ static struct json_object *do_set_timeouts(struct mr_keeper *k,
         replacement_ms = mr_json_get_int(request, "replacement_ms", INT64_MIN);
     if (timeout_ms < MR_LUN_TIMEOUT_MIN_MS || timeout_ms > MR_LUN_TIMEOUT_MAX_MS ||
         replacement_ms < -1 || replacement_ms > MR_LUN_REPLACEMENT_MAX_MS)
-        return refuse(k, EINVAL, "timeout_ms or replacement_ms is out of range");
+        return mr_keeper_refuse(k, EINVAL,
+                                "timeout_ms or replacement_ms is out of range");
     atomic_store(&k->page->timeout_ms, timeout_ms);
     atomic_store(&k->page->replacement_ms, replacement_ms);
     order(k, MR_ORDER_TIMEOUTS);
@@ -193,24 +159,24 @@ static struct json_object *do_hand_over(struct mr_keeper *k,
 {
     const char *program = mr_json_get_string(request, "program");
 
-    /* trial_fd is what its server was started from: see server_ready(). */
+    /* trial_fd is what its server was started from: see mr_keeper_ready(). */
     if (k->server.pid != 0 && k->server.on_trial)
-        return refuse(k, EBUSY, "the program of another hand-over is starting");
+        return mr_keeper_refuse(k, EBUSY, "the program of another hand-over is starting");
     mr_close(&k->trial_fd);
     k->trial_failed = false;
     if (mr_json_get(request, "program")) {
         if (!program || program[0] != '/')
-            return refuse(k, EINVAL, "program is no absolute path");
+            return mr_keeper_refuse(k, EINVAL, "program is no absolute path");
         k->trial_fd = mr_keeper_program(program);
         if (k->trial_fd < 0) {
             int errnum = -k->trial_fd;
 
             k->trial_fd = -1;
-            return refuse(k, errnum, "program cannot be opened");
+            return mr_keeper_refuse(k, errnum, "program cannot be opened");
         }
     }
     order(k, MR_ORDER_HAND_OVER);
-    return later(client, WAIT_HAND_OVER, k->server.pid, HAND_OVER_MS);
+    return mr_keeper_later(client, MR_KEEPER_WAIT_HAND_OVER, k->server.pid, HAND_OVER_MS);
 }
 
 /* With nobody who has the file open nothing can be lost: the server finds the connection
@@ -221,9 +187,9 @@ static struct json_object *do_stop(struct mr_keeper *k, struct mr_control_client
     (void)client;
     (void)request;
     if (atomic_load(&k->page->opens) > 0)
-        return refuse(k, EBUSY, "the file is open");
+        return mr_keeper_refuse(k, EBUSY, "the file is open");
     if (k->abort_fd < 0 || mr_fuse_abort(k->abort_fd) < 0)
-        return refuse(k, ENOTSUP, "the FUSE connection has no abort file");
+        return mr_keeper_refuse(k, ENOTSUP, "the FUSE connection has no abort file");
     return mr_keeper_status(k);
 }
 
@@ -272,111 +238,5 @@ struct json_object *mr_keeper_answer(void *ctx, struct mr_control_client *client
             mr_json_get_int(request, "version", 1) >= verbs[i].since)
             return verbs[i].fn(k, client, request);
     }
-    return refuse(k, EINVAL, "unknown command");
-}
-
-/* --- what was waited for --- */
-
-static struct json_object *with_cut(struct mr_keeper *k, bool aborted)
-{
-    struct json_object *json = mr_keeper_status(k);
-
-    mr_json_set_bool(json, "cut", true);
-    if (aborted)
-        mr_json_set_bool(json, "aborted", true);
-    return json;
-}
-
-/* States in which every request fails for good. */
-static bool fails_for_good(const struct mr_keeper *k)
-{
-    const unsigned state = atomic_load(&k->page->state);
-
-    return state == MR_LINK_CUT || state == MR_LINK_MISMATCH || state == MR_LINK_FENCED ||
-           state == MR_LINK_STOPPING;
-}
-
-static bool handed_over(const struct mr_keeper *k, int64_t from)
-{
-    return k->server.pid != 0 && k->server.pid != from && k->server.ready;
-}
-
-static bool is_done(const struct mr_keeper *k, const struct mr_control_wait *wait)
-{
-    switch ((enum wait)wait->what) {
-    case WAIT_CUT:
-        return taken(k, MR_ORDER_CUT) && fails_for_good(k);
-    case WAIT_FAIL_NOW:
-        return taken(k, MR_ORDER_FAIL_NOW);
-    case WAIT_RESIZE:
-        return atomic_load(&k->page->resized) != (unsigned)wait->seen;
-    case WAIT_FENCE:
-        return fence_checked(k) != wait->seen;
-    case WAIT_HAND_OVER:
-        return handed_over(k, wait->seen);
-    case WAIT_NONE:
-        break;
-    }
-    return false;
-}
-
-static struct json_object *deed(struct mr_keeper *k, const struct mr_control_wait *wait)
-{
-    const int error = atomic_load(&k->page->resize_error);
-
-    if (wait->what == WAIT_CUT)
-        return with_cut(k, false);
-    if (wait->what == WAIT_RESIZE && error != 0)
-        return refuse(k, error, "the new size cannot be used");
-    if (wait->what == WAIT_HAND_OVER && k->trial_failed)
-        return refuse(k, EPROTO, "the program did not start: the one before serves on");
-    return mr_keeper_status(k);
-}
-
-static struct json_object *too_late(struct mr_keeper *k,
-                                    const struct mr_control_wait *wait)
-{
-    if (wait->what == WAIT_CUT) {
-        mr_keeper_abort(k);
-        return with_cut(k, true);
-    }
-    return refuse(k, ETIMEDOUT,
-                  wait->what == WAIT_HAND_OVER ? "the server still has requests to finish"
-                                               : "the server did not do it in time");
-}
-
-static int64_t earlier(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-/* That an order was taken is not told. */
-static int64_t look_again(const struct mr_control_wait *wait)
-{
-    return wait->what == WAIT_CUT || wait->what == WAIT_FAIL_NOW
-               ? earlier(wait->deadline_ns, mr_now_ns() + LOOK_MS * MR_NS_PER_MS)
-               : wait->deadline_ns;
-}
-
-int64_t mr_keeper_check_waits(struct mr_keeper *k)
-{
-    int64_t next = INT64_MAX;
-
-    for (size_t i = 0; i < MR_CONTROL_SLOTS; i++) {
-        struct mr_control_client *client = &k->control.clients[i];
-        const struct mr_control_wait wait = client->wait;
-        MR_AUTO_JSON struct json_object *answer = NULL;
-
-        if (client->fd < 0 || wait.what == WAIT_NONE)
-            continue;
-        if (is_done(k, &wait))
-            answer = deed(k, &wait);
-        else if (mr_now_ns() >= wait.deadline_ns)
-            answer = too_late(k, &wait);
-        else
-            next = earlier(next, look_again(&wait));
-        if (answer)
-            mr_control_answer(client, answer);
-    }
-    return next;
+    return mr_keeper_refuse(k, EINVAL, "unknown command");
 }

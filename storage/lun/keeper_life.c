@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What follows when a server serves, or ends. */
+#include "storage/lun/keeper.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+#include "storage/base/cleanup.h"
+#include "storage/base/clock.h"
+#include "storage/base/fd.h"
+#include "storage/base/json.h"
+#include "storage/base/log.h"
+#include "storage/lun/exits.h"
+#include "storage/lun/fuse_abort.h"
+#include "storage/lun/process.h"
+
+void mr_keeper_abort(struct mr_keeper *k)
+{
+    if (k->abort_fd >= 0)
+        (void)mr_fuse_abort(k->abort_fd);
+    mr_keeper_stop(k, MR_KEEPER_STOP_MS);
+    /* Without the abort file: the last of these fds does the same. fs/fuse/dev.c,
+     * fuse_dev_release(). */
+    mr_close(&k->fuse_fd);
+    k->done = true;
+    k->exit_code = MR_EXIT_CRASHED;
+}
+
+/* Handled by all servers so far. */
+static uint64_t requests(const struct mr_keeper *k)
+{
+    const struct mr_page_counters *counters = &k->page->counters;
+
+    return atomic_load(&counters->reads) + atomic_load(&counters->writes) +
+           atomic_load(&counters->flushes) + atomic_load(&counters->discards) +
+           atomic_load(&counters->zeroes);
+}
+
+void mr_keeper_push(struct mr_keeper *k)
+{
+    MR_AUTO_JSON struct json_object *status = mr_keeper_status(k);
+
+    if (status)
+        mr_control_push(&k->control, status);
+}
+
+static void serving_starts(struct mr_keeper *k)
+{
+    struct mr_err err = {0};
+
+    if (mr_control_open(&k->control, k->start.runtime_dir, k->start.token, &err) < 0) {
+        mr_keeper_fail_start(k, &err);
+        return;
+    }
+    k->serving = true;
+    mr_log(MR_LOG_INFO, "serving target=%s lun=%u size_bytes=%llu", k->start.target,
+           k->start.lun, (unsigned long long)atomic_load(&k->page->size_bytes));
+    MR_AUTO_JSON struct json_object *status = mr_keeper_status(k);
+    mr_keeper_tell_worker(k, status);
+    mr_process_quiet();
+}
+
+void mr_keeper_ready(struct mr_keeper *k)
+{
+    mr_close(&k->server.channel);
+    k->server.ready = true;
+    k->server.requests = requests(k);
+    if (k->server.on_trial) {
+        mr_close(&k->program_fd);
+        k->program_fd = mr_take_fd(&k->trial_fd);
+        k->server.on_trial = false;
+    }
+    if (k->serving)
+        mr_keeper_push(k);
+    else
+        serving_starts(k);
+}
+
+/* Back to what is known to work, at once. Nothing is lost, since it has read no request;
+ * and it is no crash of ours: who asks for such a program again shall not use up what
+ * restarts we have. */
+static void trial_fails(struct mr_keeper *k)
+{
+    k->trial_failed = true;
+    mr_close(&k->trial_fd);
+    k->restart_ns = mr_now_ns() + 1;
+}
+
+void mr_keeper_next(struct mr_keeper *k)
+{
+    struct mr_err err = {0};
+    int64_t delay_ns;
+
+    k->restart_ns = 0;
+    if (mr_keeper_spawn(k, &err) == 0)
+        return;
+    if (!k->serving) {
+        mr_keeper_fail_start(k, &err);
+        return;
+    }
+    if (k->trial_fd >= 0) {
+        trial_fails(k);
+        return;
+    }
+    delay_ns = mr_restart_after(&k->restart, mr_now_ns(), false);
+    if (delay_ns < 0)
+        mr_keeper_abort(k);
+    else
+        k->restart_ns = mr_now_ns() + delay_ns + 1;
+}
+
+static void server_crashed(struct mr_keeper *k, int end)
+{
+    const int64_t now_ns = mr_now_ns();
+    const bool served = k->server.ready && requests(k) != k->server.requests;
+    int64_t delay_ns;
+
+    (void)snprintf(k->server_end, sizeof(k->server_end), "%s %d",
+                   end < 0 ? "signal" : "exit status", end < 0 ? -end : end);
+    if (k->server.on_trial) {
+        trial_fails(k);
+        mr_keeper_push(k);
+        return;
+    }
+    delay_ns = mr_restart_after(&k->restart, now_ns, served);
+    /* SIGPROF: its watchdog; what made it busy for ever would come again. One that was
+     * not ready has taken no request with it. */
+    if (delay_ns < 0 || end == -SIGPROF ||
+        (k->server.ready && !atomic_load(&k->page->can_resend))) {
+        mr_keeper_abort(k);
+        return;
+    }
+    k->restart_ns = now_ns + delay_ns + 1;
+    mr_keeper_push(k);
+}
+
+void mr_keeper_ended(struct mr_keeper *k, const struct mr_err *said)
+{
+    const int end = mr_keeper_reap(k);
+    const bool meant = k->server.ready || !k->server.on_trial;
+    struct mr_err err = *said;
+
+    if (!k->serving) {
+        if (!err.message[0] && k->server.late)
+            (void)mr_fail(&err, MR_E_TARGET_TIMEOUT, ETIMEDOUT,
+                          "the server was not ready in time: is a name server silent?");
+        else if (!err.message[0]) /* it said nothing */
+            (void)mr_fail(&err, MR_E_INTERNAL, EIO, "the server ended with %s %d",
+                          end < 0 ? "signal" : "exit status", end < 0 ? -end : end);
+        mr_keeper_fail_start(k, &err);
+    } else if (end == MR_LUN_EXIT_RELEASED && meant) {
+        if (atomic_load(&k->page->logged_out))
+            mr_control_unlink(&k->control);
+        k->done = true;
+        k->exit_code = 0;
+    } else if (end == MR_LUN_EXIT_HANDED_OVER && meant) {
+        mr_keeper_next(k);
+    } else {
+        server_crashed(k, end);
+    }
+}
