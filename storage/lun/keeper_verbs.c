@@ -15,7 +15,7 @@
 #include "storage/lun/status.h"
 
 #define CUT_MS 500 /* a server that does not take this order is stuck or stopped */
-#define TAKE_MS 1000
+#define FAIL_NOW_MS 3000
 #define FENCE_MS 10000
 #define RESIZE_MS 30000
 #define HAND_OVER_MS 60000
@@ -106,8 +106,9 @@ static struct json_object *do_fail_now(struct mr_keeper *k,
                                        struct json_object *request)
 {
     (void)request;
+    const unsigned seen = atomic_load(&k->page->failed);
     order(k, MR_ORDER_FAIL_NOW);
-    return mr_keeper_later(client, MR_KEEPER_WAIT_FAIL_NOW, 0, TAKE_MS);
+    return mr_keeper_later(client, MR_KEEPER_WAIT_FAIL_NOW, seen, FAIL_NOW_MS);
 }
 
 static struct json_object *do_resize(struct mr_keeper *k,

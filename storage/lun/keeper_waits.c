@@ -67,7 +67,7 @@ static bool is_done(const struct mr_keeper *k, const struct mr_control_wait *wai
     case MR_KEEPER_WAIT_CUT:
         return taken(k, MR_ORDER_CUT) && fails_for_good(k);
     case MR_KEEPER_WAIT_FAIL_NOW:
-        return taken(k, MR_ORDER_FAIL_NOW);
+        return atomic_load(&k->page->failed) != (unsigned)wait->seen;
     case MR_KEEPER_WAIT_RESIZE:
         return atomic_load(&k->page->resized) != (unsigned)wait->seen;
     case MR_KEEPER_WAIT_FENCE:
@@ -115,7 +115,7 @@ static int64_t earlier(int64_t a, int64_t b)
 /* That an order was taken is not told. */
 static int64_t look_again(const struct mr_control_wait *wait)
 {
-    return wait->what == MR_KEEPER_WAIT_CUT || wait->what == MR_KEEPER_WAIT_FAIL_NOW
+    return wait->what == MR_KEEPER_WAIT_CUT
                ? earlier(wait->deadline_ns, mr_now_ns() + LOOK_MS * MR_NS_PER_MS)
                : wait->deadline_ns;
 }

@@ -67,6 +67,28 @@ void mr_link_stop(struct mr_link *link, enum mr_link_state state, const char *re
     mr_link_give_up(link, state, reason);
 }
 
+static bool take(bool *flag)
+{
+    const bool was = *flag;
+
+    *flag = false;
+    return was;
+}
+
+/* Somebody waits for that. */
+static void say_failed(struct mr_link *link)
+{
+    atomic_fetch_add(&link->page->failed, 1);
+    mr_link_news(link);
+}
+
+static void fail_requests(struct mr_link *link)
+{
+    mr_io_refuse(link->io);
+    set_state(link, MR_LINK_FAILED, NULL);
+    say_failed(link);
+}
+
 /* The session that was there is gone. */
 static void go_down(struct mr_link *link, const char *reason)
 {
@@ -80,7 +102,11 @@ static void go_down(struct mr_link *link, const char *reason)
     if (!link->outage_ns)
         link->outage_ns = now_ns;
     link->next_ns = link->tried_ns + mr_policy_pause(0, false, mr_link_random());
-    set_state(link, MR_LINK_DOWN, reason);
+    mr_page_write_text(&link->page->reason, reason);
+    if (take(&link->fail))
+        fail_requests(link);
+    else
+        set_state(link, MR_LINK_DOWN, NULL);
 }
 
 void mr_link_run(struct mr_link *link)
@@ -230,14 +256,6 @@ static void carry_out_resize(struct mr_link *link)
         mr_link_give_up(link, MR_LINK_MISMATCH, why);
 }
 
-static bool take(bool *flag)
-{
-    const bool was = *flag;
-
-    *flag = false;
-    return was;
-}
-
 static bool is_usable(const struct mr_link *link)
 {
     return mr_link_state(link) == MR_LINK_UP && !link->session.lost;
@@ -264,12 +282,13 @@ static void carry_out(struct mr_link *link)
 
     if (attention & MR_ATTENTION_ABORTED)
         mr_io_doubt(link->io);
-    if (look && link->start->reserve)
-        carry_out_look(link, conflict);
-    if ((attention & MR_ATTENTION_IDENTITY) && is_usable(link))
+    /* First: the other questions are asked in turns in which requests are sent. */
+    if (attention & MR_ATTENTION_IDENTITY)
         mr_link_prove(link);
-    else if ((attention & MR_ATTENTION_CAPACITY) && is_usable(link) && !link->resize)
+    else if ((attention & MR_ATTENTION_CAPACITY) && !link->resize)
         carry_out_resize(link);
+    if (look && link->start->reserve && is_usable(link))
+        carry_out_look(link, conflict);
 }
 
 /* Somebody waits for the answer to this one, whatever it is. */
@@ -294,6 +313,8 @@ void mr_link_step(struct mr_link *link)
     answer_resize(link);
     if (mr_link_state(link) == MR_LINK_UP && link->session.lost)
         go_down(link, link->session.down_reason);
+    if (take(&link->fail))
+        say_failed(link); /* it has come to a final state meanwhile */
     if (!mr_link_is_final(link) && mr_link_state(link) != MR_LINK_UP &&
         link->io->now_ns >= link->next_ns)
         mr_link_try(link);
@@ -309,10 +330,16 @@ void mr_link_cut(struct mr_link *link)
 
 void mr_link_fail_now(struct mr_link *link)
 {
-    if (mr_link_state(link) != MR_LINK_DOWN)
-        return;
-    mr_io_refuse(link->io);
-    set_state(link, MR_LINK_FAILED, NULL);
+    const enum mr_link_state state = mr_link_state(link);
+
+    if (state == MR_LINK_UP) {
+        link->fail = true;
+        mr_session_lose(&link->session, "all requests were failed on request");
+    } else if (state == MR_LINK_DOWN) {
+        fail_requests(link);
+    } else { /* they fail already, or there are none */
+        say_failed(link);
+    }
 }
 
 void mr_link_resize(struct mr_link *link)

@@ -44,6 +44,7 @@ struct mr_link {
     int64_t next_ns;   /* start of the next one, not before */
     bool unsettled;    /* commands were at the target when a session was lost */
     bool cut;          /* on request: at the next step */
+    bool fail;         /* the same; only requests that are there or come before a login */
     bool resize;       /* capacity to be read again */
     bool look;         /* keys and reservation to be read again */
 };
@@ -74,6 +75,9 @@ bool mr_link_is_final(const struct mr_link *link);
 /* Orders. They may come in a nested turn; mr_link_cut() ends waits by losing the session.
  */
 void mr_link_cut(struct mr_link *link);
+/* All requests that wait get EIO, and so do new ones until the next login: at once
+ * without a session; one that is up, however alive, ends at the next step. What was at
+ * the target may still be carried out there, so that login resets the LUN first. */
 void mr_link_fail_now(struct mr_link *link);
 void mr_link_resize(struct mr_link *link);
 void mr_link_look(struct mr_link *link);

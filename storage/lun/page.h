@@ -38,7 +38,8 @@ enum mr_link_state {
  */
 enum mr_order {
     MR_ORDER_CUT = 1,       /* drop the session without logout, EIO for ever */
-    MR_ORDER_FAIL_NOW = 2,  /* as if the replacement timeout had passed */
+    MR_ORDER_FAIL_NOW = 2,  /* the session ends, all requests fail until there is another
+                               one; then page.failed is counted up */
     MR_ORDER_HAND_OVER = 4, /* take no more requests, finish, log out, exit 75 */
     MR_ORDER_RESIZE = 8,    /* read the capacity again; then page.resized is counted up */
     MR_ORDER_TIMEOUTS = 16, /* the timeouts below have changed */
@@ -117,6 +118,7 @@ struct mr_page {
     _Atomic int64_t state_wall_ms;
     atomic_uint portal; /* in use: set * MR_LUN_PORTALS_MAX + index */
     atomic_uint in_flight;
+    atomic_uint failed;      /* times that MR_ORDER_FAIL_NOW was carried out */
     atomic_uint resized;     /* times that MR_ORDER_RESIZE was carried out */
     atomic_int resize_error; /* of the last time: 0 or a positive errno */
     atomic_bool logged_out;  /* the target confirmed it: the end is a clean one */
