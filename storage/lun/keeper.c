@@ -104,11 +104,14 @@ static void handle_server(struct mr_keeper *k, const struct pollfd *fds, int64_t
 
 static int64_t next_deadline(struct mr_keeper *k)
 {
-    const int64_t resolver_ns = mr_keeper_check_resolver(k);
+    const int64_t resolver = mr_keeper_check_resolver(k);
+    const int64_t trial = mr_keeper_check_trial(k);
     int64_t next = mr_keeper_check_waits(k);
 
-    if (resolver_ns < next)
-        next = resolver_ns;
+    if (resolver < next)
+        next = resolver;
+    if (trial < next)
+        next = trial;
     if (is_starting(&k->server) && k->server.ready_by_ns < next)
         next = k->server.ready_by_ns;
     if (k->restart_ns != 0 && k->restart_ns < next)

@@ -43,6 +43,8 @@ struct mr_keeper_server {
     bool late;         /* killed, because it was not ready in time */
     bool on_trial;     /* of trial_fd, not of program_fd */
     uint64_t requests; /* that there had been when it was ready */
+    uint64_t bytes;    /* the same, of data that was read or written */
+    int64_t usable_ns; /* on trial: since when it could serve; 0: it cannot */
 };
 
 struct mr_keeper_resolver {
@@ -62,8 +64,8 @@ struct mr_keeper {
     int page_fd;
     int order_fd;
     int news_fd;
-    int program_fd; /* what we are */
-    int trial_fd;   /* for the next hand-over, or -1 */
+    int program_fd; /* of the last server that has shown that it works */
+    int trial_fd; /* of the one after the next hand-over, until it has shown it; or -1 */
     struct mr_page *page;
     struct mr_control control;
     struct mr_keeper_server server;
@@ -71,7 +73,7 @@ struct mr_keeper {
     struct mr_restart restart;
     int64_t restart_ns;  /* when the next server is due, 0: not */
     char server_end[40]; /* how the last crashed one ended */
-    bool trial_failed;   /* the program of the last hand-over did not serve */
+    bool trial_failed;   /* the program of the last hand-over has not shown it */
     bool serving;        /* the worker was told that all is well */
     bool done;
     int exit_code;
@@ -107,6 +109,9 @@ int64_t mr_keeper_check_resolver(struct mr_keeper *k);
 void mr_keeper_next(struct mr_keeper *k);
 /* It serves. */
 void mr_keeper_ready(struct mr_keeper *k);
+/* A program that was handed over to is kept when its server has moved data, or could have
+ * done so for some seconds: looks for that. Returns when to look again. */
+int64_t mr_keeper_check_trial(struct mr_keeper *k);
 /* It has ended; *said is its answer, if there was one. */
 void mr_keeper_ended(struct mr_keeper *k, const struct mr_err *said);
 /* Everything fails from now on, whatever the server does; the keeper is done. */

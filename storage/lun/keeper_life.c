@@ -15,6 +15,10 @@
 #include "storage/lun/fuse_abort.h"
 #include "storage/lun/process.h"
 
+/* A program on trial that moved no data is kept when it was there for so long. */
+#define TRIAL_NS (5 * MR_NS_PER_S)
+#define TRIAL_LOOK_NS (50 * MR_NS_PER_MS)
+
 void mr_keeper_abort(struct mr_keeper *k)
 {
     if (k->abort_fd >= 0)
@@ -35,6 +39,14 @@ static uint64_t requests(const struct mr_keeper *k)
     return atomic_load(&counters->reads) + atomic_load(&counters->writes) +
            atomic_load(&counters->flushes) + atomic_load(&counters->discards) +
            atomic_load(&counters->zeroes);
+}
+
+/* Counted when a request is answered, and only if that went well. */
+static uint64_t moved(const struct mr_keeper *k)
+{
+    const struct mr_page_counters *counters = &k->page->counters;
+
+    return atomic_load(&counters->read_bytes) + atomic_load(&counters->written_bytes);
 }
 
 void mr_keeper_push(struct mr_keeper *k)
@@ -66,20 +78,56 @@ void mr_keeper_ready(struct mr_keeper *k)
     mr_close(&k->server.channel);
     k->server.ready = true;
     k->server.requests = requests(k);
-    if (k->server.on_trial) {
-        mr_close(&k->program_fd);
-        k->program_fd = mr_take_fd(&k->trial_fd);
-        k->server.on_trial = false;
-    }
+    k->server.bytes = moved(k);
     if (k->serving)
         mr_keeper_push(k);
     else
         serving_starts(k);
 }
 
-/* Back to what is known to work, at once. Nothing is lost, since it has read no request;
- * and it is no crash of ours: who asks for such a program again shall not use up what
- * restarts we have. */
+static bool has_moved_data(const struct mr_keeper *k)
+{
+    return k->server.ready && moved(k) != k->server.bytes;
+}
+
+static void trial_passed(struct mr_keeper *k)
+{
+    mr_close(&k->program_fd);
+    k->program_fd = mr_take_fd(&k->trial_fd);
+    k->server.on_trial = false;
+}
+
+/* Without a session it cannot show anything; that there is one is news. */
+static bool is_usable(const struct mr_keeper *k)
+{
+    const unsigned state = atomic_load(&k->page->state);
+
+    return state == MR_LINK_UP || state == MR_LINK_CUT || state == MR_LINK_MISMATCH ||
+           state == MR_LINK_FENCED;
+}
+
+int64_t mr_keeper_check_trial(struct mr_keeper *k)
+{
+    struct mr_keeper_server *server = &k->server;
+    const int64_t now_ns = mr_now_ns();
+
+    if (!server->on_trial || !server->ready)
+        return INT64_MAX;
+    if (!is_usable(k))
+        server->usable_ns = 0;
+    else if (server->usable_ns == 0)
+        server->usable_ns = now_ns;
+    if (has_moved_data(k) ||
+        (server->usable_ns != 0 && now_ns - server->usable_ns >= TRIAL_NS)) {
+        trial_passed(k);
+        return INT64_MAX;
+    }
+    return server->usable_ns != 0 ? now_ns + TRIAL_LOOK_NS : INT64_MAX;
+}
+
+/* Back to what is known to work, at once. Nothing is lost: if it has read requests, the
+ * kernel gives them to the next one. And it is no crash of ours: who asks for such a
+ * program again shall not use up what restarts we have. */
 static void trial_fails(struct mr_keeper *k)
 {
     k->trial_failed = true;
@@ -93,6 +141,8 @@ void mr_keeper_next(struct mr_keeper *k)
     int64_t delay_ns;
 
     k->restart_ns = 0;
+    /* This is what was asked for, how often so ever. */
+    atomic_fetch_and(&k->page->orders, ~(unsigned)MR_ORDER_HAND_OVER);
     if (mr_keeper_spawn(k, &err) == 0)
         return;
     if (!k->serving) {
@@ -100,6 +150,7 @@ void mr_keeper_next(struct mr_keeper *k)
         return;
     }
     if (k->trial_fd >= 0) {
+        (void)snprintf(k->server_end, sizeof(k->server_end), "it cannot be started");
         trial_fails(k);
         return;
     }
@@ -114,11 +165,12 @@ static void server_crashed(struct mr_keeper *k, int end)
 {
     const int64_t now_ns = mr_now_ns();
     const bool served = k->server.ready && requests(k) != k->server.requests;
+    const bool resend = atomic_load(&k->page->can_resend);
     int64_t delay_ns;
 
     (void)snprintf(k->server_end, sizeof(k->server_end), "%s %d",
                    end < 0 ? "signal" : "exit status", end < 0 ? -end : end);
-    if (k->server.on_trial) {
+    if (k->server.on_trial && (!k->server.ready || resend)) {
         trial_fails(k);
         mr_keeper_push(k);
         return;
@@ -126,8 +178,7 @@ static void server_crashed(struct mr_keeper *k, int end)
     delay_ns = mr_restart_after(&k->restart, now_ns, served);
     /* SIGPROF: its watchdog; what made it busy for ever would come again. One that was
      * not ready has taken no request with it. */
-    if (delay_ns < 0 || end == -SIGPROF ||
-        (k->server.ready && !atomic_load(&k->page->can_resend))) {
+    if (delay_ns < 0 || end == -SIGPROF || (k->server.ready && !resend)) {
         mr_keeper_abort(k);
         return;
     }
@@ -141,6 +192,8 @@ void mr_keeper_ended(struct mr_keeper *k, const struct mr_err *said)
     const bool meant = k->server.ready || !k->server.on_trial;
     struct mr_err err = *said;
 
+    if (k->server.on_trial && has_moved_data(k))
+        trial_passed(k);
     if (!k->serving) {
         if (!err.message[0] && k->server.late)
             (void)mr_fail(&err, MR_E_TARGET_TIMEOUT, ETIMEDOUT,
@@ -154,7 +207,7 @@ void mr_keeper_ended(struct mr_keeper *k, const struct mr_err *said)
             mr_control_unlink(&k->control);
         k->done = true;
         k->exit_code = 0;
-    } else if (end == MR_LUN_EXIT_HANDED_OVER && meant) {
+    } else if (end == MR_LUN_EXIT_HANDED_OVER && !k->server.on_trial) {
         mr_keeper_next(k);
     } else {
         server_crashed(k, end);

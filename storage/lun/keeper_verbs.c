@@ -28,6 +28,7 @@ struct json_object *mr_keeper_status(const struct mr_keeper *k)
         .server_pid = k->server.pid,
         .server_start_time = k->server.pid ? k->server.start_time : 0,
         .server_end = k->server_end,
+        .on_trial = k->server.pid != 0 && k->server.on_trial,
         .fuse_connection = k->connection,
     };
 
@@ -160,9 +161,10 @@ static struct json_object *do_hand_over(struct mr_keeper *k,
 {
     const char *program = mr_json_get_string(request, "program");
 
-    /* trial_fd is what its server was started from: see mr_keeper_ready(). */
+    /* trial_fd is what its server was started from: see mr_keeper_check_trial(). */
     if (k->server.pid != 0 && k->server.on_trial)
-        return mr_keeper_refuse(k, EBUSY, "the program of another hand-over is starting");
+        return mr_keeper_refuse(
+            k, EBUSY, "the program of another hand-over has yet to show that it works");
     mr_close(&k->trial_fd);
     k->trial_failed = false;
     if (mr_json_get(request, "program")) {

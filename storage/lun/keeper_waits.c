@@ -5,6 +5,7 @@
 #include "storage/lun/keeper.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include "storage/base/cleanup.h"
 #include "storage/base/clock.h"
@@ -58,7 +59,8 @@ static bool fails_for_good(const struct mr_keeper *k)
 
 static bool handed_over(const struct mr_keeper *k, int64_t from)
 {
-    return k->server.pid != 0 && k->server.pid != from && k->server.ready;
+    return k->server.pid != 0 && k->server.pid != from && k->server.ready &&
+           !k->server.on_trial;
 }
 
 static bool is_done(const struct mr_keeper *k, const struct mr_control_wait *wait)
@@ -80,6 +82,26 @@ static bool is_done(const struct mr_keeper *k, const struct mr_control_wait *wai
     return false;
 }
 
+static struct json_object *with_trial_failed(struct mr_keeper *k)
+{
+    char why[128];
+
+    (void)snprintf(why, sizeof(why),
+                   "the program did not serve (%s): the one before serves on",
+                   k->server_end);
+    return mr_keeper_refuse(k, EPROTO, why);
+}
+
+static const char *why_not_in_time(const struct mr_keeper *k,
+                                   const struct mr_control_wait *wait)
+{
+    if (wait->what != MR_KEEPER_WAIT_HAND_OVER)
+        return "the server did not do it in time";
+    if (k->server.pid != wait->seen)
+        return "the program has not had a session yet: it is kept if it works";
+    return "the server still has requests to finish";
+}
+
 static struct json_object *deed(struct mr_keeper *k, const struct mr_control_wait *wait)
 {
     const int error = atomic_load(&k->page->resize_error);
@@ -89,8 +111,7 @@ static struct json_object *deed(struct mr_keeper *k, const struct mr_control_wai
     if (wait->what == MR_KEEPER_WAIT_RESIZE && error != 0)
         return mr_keeper_refuse(k, error, "the new size cannot be used");
     if (wait->what == MR_KEEPER_WAIT_HAND_OVER && k->trial_failed)
-        return mr_keeper_refuse(k, EPROTO,
-                                "the program did not start: the one before serves on");
+        return with_trial_failed(k);
     return mr_keeper_status(k);
 }
 
@@ -101,10 +122,7 @@ static struct json_object *too_late(struct mr_keeper *k,
         mr_keeper_abort(k);
         return with_cut(k, true);
     }
-    return mr_keeper_refuse(k, ETIMEDOUT,
-                            wait->what == MR_KEEPER_WAIT_HAND_OVER
-                                ? "the server still has requests to finish"
-                                : "the server did not do it in time");
+    return mr_keeper_refuse(k, ETIMEDOUT, why_not_in_time(k, wait));
 }
 
 static int64_t earlier(int64_t a, int64_t b)

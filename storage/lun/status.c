@@ -164,6 +164,8 @@ static void say_server(const struct mr_lun_status *from, struct json_object *jso
     mr_json_set_int(json, "servers", atomic_load(&from->page->servers));
     if (from->server_end[0])
         mr_json_set_string(json, "server_end", from->server_end);
+    if (from->on_trial)
+        mr_json_set_bool(json, "program_on_trial", true);
     mr_json_set_int(json, "fuse_connection", from->fuse_connection);
     mr_json_set_int(json, "opens", atomic_load(&from->page->opens));
 }

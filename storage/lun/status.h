@@ -20,15 +20,17 @@ struct mr_lun_status {
     pid_t server_pid; /* 0: none at the moment */
     uint64_t server_start_time;
     const char *server_end;   /* how the last one that crashed did, or "" */
+    bool on_trial;            /* its program has yet to show that it works */
     uint32_t fuse_connection; /* 0: not known */
 };
 
 /* {version, oldest, program_version, ok, token, pid, start_time, state, target, lun,
  * portal, size_bytes, block_size, serial, wwn, writable, in_flight, cut, down_reason?,
- * server_pid, server_start_time, servers, server_end?, fuse_connection, opens, transport:
- * {state, since, reason?, portal, timeout_ms, replacement_ms, header_digest}, fencing?:
- * {mode, key, registered, holder, type, generation, keys, checked_at}, memory: {locked,
- * io_flusher, oom_protected, cgroup?}, counters}. New reference, NULL when out of memory.
+ * server_pid, server_start_time, servers, server_end?, program_on_trial?,
+ * fuse_connection, opens, transport: {state, since, reason?, portal, timeout_ms,
+ * replacement_ms, header_digest}, fencing?: {mode, key, registered, holder, type,
+ * generation, keys, checked_at}, memory: {locked, io_flusher, oom_protected, cgroup?},
+ * counters}. New reference, NULL when out of memory.
  */
 struct json_object *mr_lun_status(const struct mr_lun_status *from);
 

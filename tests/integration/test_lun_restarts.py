@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server of a LUN dies, is stopped, is exchanged: who uses the volume notices a pause at most."""
+import contextlib
 import ctypes
 import os
+import pathlib
 import signal
 import threading
 import time
@@ -9,6 +11,7 @@ import time
 import pytest
 
 from mooring import kernel, lun
+from mooring.agent import build_dir
 from mooring.load import Load, ended, fio
 from mooring.wait import eventually
 
@@ -63,6 +66,47 @@ def test_exchange_under_load(agent, target):
     print(f"longest stall {load.longest_s:.2f} s; {status['counters']}")
     assert load.errors == [] and load.check()
     assert status["counters"]["resent"] == 0, "it was drained"
+    a.detach("v")
+    kernel.run("e2fsck", "-fn", target.luns[1])
+
+
+def test_exchange_for_another_program_under_load(agent, target):
+    a = agent()
+    doc = a.attach("v", target.spec(fs="ext4"))
+    with Load(doc["mount_path"]) as load:
+        for _ in range(2):
+            said = lun.control(a, "hand-over", program=build_dir() / "libexec/mooring/mooring-lun")
+            assert "program_on_trial" not in said and said["server_pid"] == lun.servers()[0].pid, said
+            os.kill(said["server_pid"], signal.SIGKILL)
+            exchanged(said["server_pid"])
+            load.goes_on(30)
+    assert load.errors == [] and load.check()
+    a.detach("v")
+
+
+@pytest.mark.parametrize("death", ["at its first request", "when idle"])
+def test_program_that_dies_before_it_served_is_not_kept(agent, target, tmp, death):
+    """It says that it is ready, no more: the one before goes on with what was given to it."""
+    a = agent()
+    doc = a.attach("v", target.spec(fs="ext4"))
+    bad = pathlib.Path(tmp, "bad_server")
+    source = pathlib.Path(__file__).with_name("bad_server.c")
+    kernel.run("cc", "-std=gnu17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror",
+               *(["-DIDLE_MS=500"] if death == "when idle" else []), "-o", bad, source)
+    with Load(doc["mount_path"]) if death != "when idle" else contextlib.nullcontext() as load:
+        for _ in range(8):  # it is no crash of ours, however often somebody tries
+            said = lun.control(a, "hand-over", check=False, program=bad)
+            assert said["ok"] is False and "signal 6" in said["error"]["message"], said
+        if load:
+            load.goes_on(30)
+    status = eventually(lambda: (s := lun.status(a))["state"] == "up" and s, 10, "it is up again")
+    print(f"{status['servers']} servers, {status['counters']}" + (f", longest stall {load.longest_s:.2f} s" if load else ""))
+    assert status["counters"]["errors"] == 0
+    if load:
+        assert load.errors == [] and load.check() and status["counters"]["resent"] > 0
+    said = lun.control(a, "hand-over", program=build_dir() / "libexec/mooring/mooring-lun")
+    assert said["ok"] and "program_on_trial" not in said, "an idle volume is no obstacle"
+    kernel.syncfs(doc["mount_path"])
     a.detach("v")
     kernel.run("e2fsck", "-fn", target.luns[1])
 
