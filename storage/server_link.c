@@ -66,8 +66,8 @@ static void take(struct mr_volume *volume, const struct mr_transport_report *rep
 {
     const char *before = mr_json_get_string(volume->transport, "state");
     const char *reason = mr_json_get_string(report->transport, "reason");
-    bool bad = mr_transport_is_final(report->state) ||
-               report->state == MR_TRANSPORT_DOWN || report->state == MR_TRANSPORT_FAILED;
+    bool bad = report->state != MR_TRANSPORT_CONNECTING &&
+               report->state != MR_TRANSPORT_UP && report->state != MR_TRANSPORT_STOPPING;
 
     if (mr_transport_from_name(before) != report->state)
         mr_log(bad ? MR_LOG_WARNING : MR_LOG_INFO, "volume '%s': transport %s%s%s",

@@ -23,6 +23,8 @@ static const char *const names[MR_TRANSPORT_COUNT] = {
     [MR_TRANSPORT_MISMATCH] = "mismatch",
     [MR_TRANSPORT_FENCED] = "fenced",
     [MR_TRANSPORT_STOPPING] = "stopping",
+    [MR_TRANSPORT_RESTARTING] = "restarting",
+    [MR_TRANSPORT_UNRESPONSIVE] = "unresponsive",
 };
 
 const char *mr_transport_name(enum mr_transport state)

@@ -18,12 +18,14 @@ enum mr_transport {
     MR_TRANSPORT_UNKNOWN = 0,
     MR_TRANSPORT_CONNECTING,
     MR_TRANSPORT_UP,
-    MR_TRANSPORT_DOWN,     /* no session: requests wait */
-    MR_TRANSPORT_FAILED,   /* for longer than the replacement timeout: requests fail */
-    MR_TRANSPORT_CUT,      /* on request: requests fail for ever */
-    MR_TRANSPORT_MISMATCH, /* another or a smaller LUN answered: the same */
-    MR_TRANSPORT_FENCED,   /* the reservation was taken away: the same */
-    MR_TRANSPORT_STOPPING, /* the kernel let go of the device */
+    MR_TRANSPORT_DOWN,       /* no session: requests wait */
+    MR_TRANSPORT_FAILED,     /* for longer than the replacement timeout: requests fail */
+    MR_TRANSPORT_CUT,        /* on request: requests fail for ever */
+    MR_TRANSPORT_MISMATCH,   /* another or a smaller LUN answered: the same */
+    MR_TRANSPORT_FENCED,     /* the reservation was taken away: the same */
+    MR_TRANSPORT_STOPPING,   /* the kernel let go of the device */
+    MR_TRANSPORT_RESTARTING, /* its server ended, another one starts: requests wait */
+    MR_TRANSPORT_UNRESPONSIVE, /* its server does not run: the same, until it does */
     MR_TRANSPORT_COUNT
 };
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/pidfd.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,6 +26,7 @@
 
 enum {
     FD_NEWS,
+    FD_CHILD,   /* it has stopped, or goes on */
     FD_SERVER,  /* its end */
     FD_CHANNEL, /* its answer */
     FD_RESOLVER,
@@ -132,6 +134,7 @@ static void turn(struct mr_keeper *k)
 {
     struct pollfd fds[FD_COUNT] = {
         [FD_NEWS] = {.fd = k->news_fd, .events = POLLIN},
+        [FD_CHILD] = {.fd = k->child_fd, .events = POLLIN},
         [FD_SERVER] = {.fd = k->server.pid ? k->server.pidfd : -1, .events = POLLIN},
         [FD_CHANNEL] = {.fd = k->server.channel, .events = POLLIN},
         [FD_RESOLVER] = {.fd = k->resolver.pidfd, .events = POLLIN},
@@ -146,6 +149,8 @@ static void turn(struct mr_keeper *k)
         memset(fds, 0, sizeof(fds)); /* EINTR, ENOMEM: no events, the clock goes on */
     if (fds[FD_NEWS].revents)
         take_news(k);
+    if (fds[FD_CHILD].revents && mr_keeper_see_stop(k) && k->serving)
+        mr_keeper_push(k);
     handle_server(k, fds, mr_now_ns());
     if (k->worker_fd >= 0 && fds[FD_WORKER].revents && !k->done) {
         struct mr_err err;
@@ -177,10 +182,18 @@ static void warn_of_memory(const struct mr_keeper *k,
 
 static int make_fds(struct mr_keeper *k, struct mr_err *err)
 {
+    sigset_t child;
+
     k->order_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     k->news_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (k->order_fd < 0 || k->news_fd < 0)
         return mr_fail(err, MR_E_INTERNAL, errno, "eventfd");
+    (void)sigemptyset(&child);
+    (void)sigaddset(&child, SIGCHLD);
+    (void)sigprocmask(SIG_BLOCK, &child, NULL);
+    k->child_fd = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (k->child_fd < 0)
+        return mr_fail(err, MR_E_INTERNAL, errno, "signalfd");
     k->program_fd = mr_keeper_program(NULL);
     if (k->program_fd < 0)
         return mr_fail(err, MR_E_INTERNAL, -k->program_fd, "open '/proc/self/exe'");
@@ -231,9 +244,9 @@ static int set_up(struct mr_keeper *k, struct mr_err *err)
 
 static void tear_down(struct mr_keeper *k)
 {
-    int *const fds[] = {&k->worker_fd, &k->mount_fd, &k->fuse_fd,
-                        &k->abort_fd,  &k->page_fd,  &k->order_fd,
-                        &k->news_fd,   &k->trial_fd, &k->program_fd};
+    int *const fds[] = {&k->worker_fd, &k->mount_fd,  &k->fuse_fd, &k->abort_fd,
+                        &k->page_fd,   &k->order_fd,  &k->news_fd, &k->child_fd,
+                        &k->trial_fd,  &k->program_fd};
 
     /* After a failed start it gets the chance to log out. */
     mr_close(&k->server.channel);
@@ -261,6 +274,7 @@ int mr_keeper_main(void)
         .page_fd = -1,
         .order_fd = -1,
         .news_fd = -1,
+        .child_fd = -1,
         .program_fd = -1,
         .trial_fd = -1,
         .server = {.pidfd = -1, .channel = -1},

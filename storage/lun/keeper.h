@@ -41,6 +41,7 @@ struct mr_keeper_server {
     int64_t ready_by_ns;
     bool ready;
     bool late;         /* killed, because it was not ready in time */
+    bool stopped;      /* by a signal */
     bool on_trial;     /* of trial_fd, not of program_fd */
     uint64_t requests; /* that there had been when it was ready */
     uint64_t bytes;    /* the same, of data that was read or written */
@@ -64,6 +65,7 @@ struct mr_keeper {
     int page_fd;
     int order_fd;
     int news_fd;
+    int child_fd;   /* signalfd(2) of SIGCHLD */
     int program_fd; /* of the last server that has shown that it works */
     int trial_fd; /* of the one after the next hand-over, until it has shown it; or -1 */
     struct mr_page *page;
@@ -71,10 +73,11 @@ struct mr_keeper {
     struct mr_keeper_server server;
     struct mr_keeper_resolver resolver;
     struct mr_restart restart;
-    int64_t restart_ns;  /* when the next server is due, 0: not */
-    char server_end[40]; /* how the last crashed one ended */
-    bool trial_failed;   /* the program of the last hand-over has not shown it */
-    bool serving;        /* the worker was told that all is well */
+    int64_t restart_ns;     /* when the next server is due, 0: not */
+    int64_t server_wall_ms; /* when the last one ended or was stopped */
+    char server_end[40];    /* how the last crashed one ended */
+    bool trial_failed;      /* the program of the last hand-over has not shown it */
+    bool serving;           /* the worker was told that all is well */
     bool done;
     int exit_code;
 };
@@ -94,6 +97,8 @@ int mr_keeper_spawn(struct mr_keeper *k, struct mr_err *err);
 int mr_keeper_hear(struct mr_keeper *k, struct mr_err *err);
 /* It ends, by force if it must; waits for that at most limit_ms. */
 void mr_keeper_stop(struct mr_keeper *k, int64_t limit_ms);
+/* It may have been stopped by a signal, or go on; true when that is news. */
+bool mr_keeper_see_stop(struct mr_keeper *k);
 /* It has ended: reaps it. Its exit status, or minus the signal. */
 int mr_keeper_reap(struct mr_keeper *k);
 

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/pidfd.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -127,6 +128,27 @@ void mr_keeper_stop(struct mr_keeper *k, int64_t limit_ms)
         (void)mr_keeper_reap(k);
 }
 
+bool mr_keeper_see_stop(struct mr_keeper *k)
+{
+    struct mr_keeper_server *server = &k->server;
+    const bool was = server->stopped;
+    struct signalfd_siginfo told;
+    siginfo_t info;
+
+    /* Several signals are told once, and what they were of is not told. */
+    while (read(k->child_fd, &told, sizeof(told)) > 0)
+        ;
+    for (info = (siginfo_t){0}; server->pid != 0 &&
+                                waitid(P_PIDFD, (id_t)server->pidfd, &info,
+                                       WSTOPPED | WCONTINUED | WNOHANG) == 0 &&
+                                info.si_pid != 0;
+         info = (siginfo_t){0})
+        server->stopped = info.si_code == CLD_STOPPED;
+    if (server->stopped != was)
+        k->server_wall_ms = mr_wall_ms();
+    return server->stopped != was;
+}
+
 int mr_keeper_reap(struct mr_keeper *k)
 {
     struct mr_keeper_server *server = &k->server;
@@ -136,6 +158,7 @@ int mr_keeper_reap(struct mr_keeper *k)
     mr_close(&server->pidfd);
     mr_close(&server->channel);
     server->pid = 0;
+    k->server_wall_ms = mr_wall_ms();
     if (r < 0)
         return -SIGKILL;
     return info.si_code == CLD_EXITED ? info.si_status : -info.si_status;

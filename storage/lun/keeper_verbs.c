@@ -20,24 +20,37 @@
 #define RESIZE_MS 30000
 #define HAND_OVER_MS 60000
 
-struct json_object *mr_keeper_status(const struct mr_keeper *k)
+static struct mr_lun_status about(const struct mr_keeper *k)
 {
-    const struct mr_lun_status from = {
+    enum mr_lun_server server = MR_LUN_SERVER_RUNS;
+
+    if (k->server.pid == 0 || !k->server.ready)
+        server = MR_LUN_SERVER_RESTARTS;
+    else if (k->server.stopped)
+        server = MR_LUN_SERVER_STOPPED;
+    return (struct mr_lun_status){
         .start = &k->start,
         .page = k->page,
+        .server = server,
+        .server_wall_ms = k->server_wall_ms,
         .server_pid = k->server.pid,
         .server_start_time = k->server.pid ? k->server.start_time : 0,
         .server_end = k->server_end,
         .on_trial = k->server.pid != 0 && k->server.on_trial,
         .fuse_connection = k->connection,
     };
+}
+
+struct json_object *mr_keeper_status(const struct mr_keeper *k)
+{
+    const struct mr_lun_status from = about(k);
 
     return mr_lun_status(&from);
 }
 
 static struct json_object *stats(const struct mr_keeper *k)
 {
-    const struct mr_lun_status from = {.start = &k->start, .page = k->page};
+    const struct mr_lun_status from = about(k);
 
     return mr_lun_stats(&from);
 }

@@ -116,6 +116,8 @@ struct mr_page {
     atomic_uint opens;           /* FUSE OPENs without RELEASE */
     atomic_uint state;           /* enum mr_link_state */
     _Atomic int64_t state_wall_ms;
+    _Atomic int64_t due_ns; /* CLOCK_MONOTONIC: not later than this it looks at the clock
+                               again; INT64_MAX: only when something happens */
     atomic_uint portal; /* in use: set * MR_LUN_PORTALS_MAX + index */
     atomic_uint in_flight;
     atomic_uint failed;      /* times that MR_ORDER_FAIL_NOW was carried out */

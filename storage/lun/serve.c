@@ -105,6 +105,7 @@ static int turn(void *ctx, int64_t until_ns)
     rest(io);
     until_ns = min_ns(until_ns, mr_io_check(io));
     until_ns = min_ns(until_ns, mr_link_check(&server->link));
+    atomic_store_explicit(&server->page->due_ns, until_ns, memory_order_relaxed);
     fds[FD_FUSE] = mr_io_poll(io);
     fds[FD_ISCSI] = (struct pollfd){.fd = mr_session_fd(session),
                                     .events = mr_session_events(session)};
@@ -250,6 +251,7 @@ int mr_server_main(void)
         return mr_exit_code(err.code);
     }
     adopted = !server.link.session.up;
+    atomic_store(&server.page->due_ns, mr_now_ns());
     answer(NULL);
     await_mount();
     mr_process_quiet();

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "storage/base/clock.h"
@@ -95,16 +96,65 @@ static void set_portal(struct json_object *json, const struct mr_page *page)
                        told ? portals.at[portal % MR_LUN_PORTALS_MAX] : "");
 }
 
+/* How it is with the session: as the server says, or as it is because that does not run.
+ */
+struct link {
+    const char *state;
+    int64_t since_wall_ms;
+    char reason[MR_PAGE_REASON];
+};
+
+static bool is_settled(enum mr_link_state state)
+{
+    return state == MR_LINK_CUT || state == MR_LINK_MISMATCH || state == MR_LINK_FENCED ||
+           state == MR_LINK_STOPPING;
+}
+
+static int64_t late_ns(const struct mr_page *page)
+{
+    const int64_t due_ns = atomic_load(&page->due_ns);
+    const int64_t now_ns = mr_now_ns();
+
+    return due_ns == 0 || due_ns > now_ns ? 0 : now_ns - due_ns;
+}
+
+static struct link look(const struct mr_lun_status *from)
+{
+    const struct mr_page *page = from->page;
+    const enum mr_link_state state = (enum mr_link_state)atomic_load(&page->state);
+    const int64_t late_ms = late_ns(page) / MR_NS_PER_MS;
+    struct link link = {.state = mr_link_state_name(state),
+                        .since_wall_ms = atomic_load(&page->state_wall_ms)};
+
+    (void)mr_page_read_text(&page->reason, link.reason);
+    if (is_settled(state))
+        return link;
+    if (from->server == MR_LUN_SERVER_RUNS && late_ms >= MR_LUN_SERVER_LATE_MS) {
+        link.state = "unresponsive";
+        link.since_wall_ms = mr_wall_ms() - late_ms;
+        (void)snprintf(link.reason, sizeof(link.reason),
+                       "the server does nothing although it should");
+    } else if (from->server != MR_LUN_SERVER_RUNS) {
+        const bool restarts = from->server == MR_LUN_SERVER_RESTARTS;
+
+        link.state = restarts ? "restarting" : "unresponsive";
+        link.since_wall_ms = from->server_wall_ms;
+        (void)snprintf(link.reason, sizeof(link.reason), "the server %s",
+                       restarts ? "is started anew" : "was stopped by a signal");
+    }
+    return link;
+}
+
 static struct json_object *transport_json(const struct mr_lun_status *from,
-                                          const char *state, const char *reason)
+                                          const struct link *link)
 {
     const struct mr_page *page = from->page;
     struct json_object *json = json_object_new_object();
 
-    mr_json_set_string(json, "state", state);
-    set_time(json, "since", atomic_load(&page->state_wall_ms));
-    if (reason[0])
-        mr_json_set_text(json, "reason", reason);
+    mr_json_set_string(json, "state", link->state);
+    set_time(json, "since", link->since_wall_ms);
+    if (link->reason[0])
+        mr_json_set_text(json, "reason", link->reason);
     set_portal(json, page);
     mr_json_set_int(json, "timeout_ms", atomic_load(&page->timeout_ms));
     mr_json_set_int(json, "replacement_ms", atomic_load(&page->replacement_ms));
@@ -170,37 +220,40 @@ static void say_server(const struct mr_lun_status *from, struct json_object *jso
     mr_json_set_int(json, "opens", atomic_load(&from->page->opens));
 }
 
-struct json_object *mr_lun_stats(const struct mr_lun_status *from)
+static struct json_object *stats_json(const struct mr_lun_status *from,
+                                      const struct link *link)
 {
     struct json_object *json = head_json(from);
 
     if (!json)
         return NULL;
-    mr_json_set_string(
-        json, "state",
-        mr_link_state_name((enum mr_link_state)atomic_load(&from->page->state)));
+    mr_json_set_string(json, "state", link->state);
     mr_json_set_int(json, "in_flight", atomic_load(&from->page->in_flight));
     mr_json_set(json, "counters", counters_json(&from->page->counters));
     return json;
 }
 
+struct json_object *mr_lun_stats(const struct mr_lun_status *from)
+{
+    const struct link link = look(from);
+
+    return stats_json(from, &link);
+}
+
 struct json_object *mr_lun_status(const struct mr_lun_status *from)
 {
     const struct mr_page *page = from->page;
-    const enum mr_link_state link = (enum mr_link_state)atomic_load(&page->state);
-    struct json_object *json = mr_lun_stats(from);
-    char reason[MR_PAGE_REASON];
+    const struct link link = look(from);
+    struct json_object *json = stats_json(from, &link);
 
     if (!json)
         return NULL;
-    (void)mr_page_read_text(&page->reason, reason);
     say_lun(from, json);
-    mr_json_set_bool(json, "cut", link == MR_LINK_CUT);
-    if (link != MR_LINK_UP && reason[0])
-        mr_json_set_text(json, "down_reason", reason);
+    mr_json_set_bool(json, "cut", atomic_load(&page->state) == MR_LINK_CUT);
+    if (strcmp(link.state, mr_link_state_name(MR_LINK_UP)) != 0 && link.reason[0])
+        mr_json_set_text(json, "down_reason", link.reason);
     say_server(from, json);
-    mr_json_set(json, "transport",
-                transport_json(from, mr_link_state_name(link), reason));
+    mr_json_set(json, "transport", transport_json(from, &link));
     if (from->start->reserve)
         mr_json_set(json, "fencing", fencing_json(page));
     mr_json_set(json, "memory", memory_json(from));

@@ -103,32 +103,14 @@ def test_orders_that_make_no_sense_change_nothing(agent, target):
 def test_watcher_is_told_of_changes(agent, target):
     a = agent()
     a.attach("v", target.spec(fs="ext4"))
-    [socket] = (a.runtime / "lun").glob("*.sock")
-    watcher = subprocess.Popen([build_dir() / "libexec/mooring/mooring-lun", "control", socket, "watch"],
-                               stdout=subprocess.PIPE, text=True)
-
-    def hear(condition):
-        """Reads documents until one is as wanted. The keeper ends in the end, whatever happens."""
-        text = ""
-        for line in watcher.stdout:
-            text += line
-            if line == "}\n":
-                document, text = json.loads(text), ""
-                if condition(document):
-                    return document
-        raise AssertionError("the keeper hung up")
-
-    try:
-        first = hear(lambda d: d["ok"])
+    with lun.Watcher(a) as watcher:
+        first = watcher.hear(lambda d: d["ok"])
         for _ in range(8):
             lun.status(a)  # other clients come and go
         os.kill(first["server_pid"], signal.SIGKILL)
-        assert hear(lambda d: d["servers"] > first["servers"])["server_end"] == "signal 9"
+        assert watcher.hear(lambda d: d["servers"] > first["servers"])["server_end"] == "signal 9"
         lun.control(a, "cut")
-        assert hear(lambda d: d["state"] == "cut")["transport"]["reason"]
-    finally:
-        watcher.kill()
-        watcher.wait()
+        assert watcher.hear(lambda d: d["state"] == "cut")["transport"]["reason"]
     a.delete("v", wait=20, accept_data_loss="true").expect(200)
 
 

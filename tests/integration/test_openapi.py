@@ -94,7 +94,7 @@ def test_states_and_steps_are_the_same_in_both_directions():
 
 def test_states_of_a_transport_are_the_same_in_both_directions():
     states = table("storage/transport.c", r'\[MR_TRANSPORT_\w+\] = "(\w+)"')
-    assert set(enum_of("Transport", "properties", "state")) == set(states) and len(states) == 9
+    assert set(enum_of("Transport", "properties", "state")) == set(states) and len(states) == 11
 
 
 ACTION_ROWS = table("storage/holder_kind.c", r'\[MR_ACTION_(\w+)\]\s*=\s*\{"([a-z-]+)", (true|false), (true|false)\}')

@@ -3,11 +3,12 @@
 import errno
 import mmap
 import os
+import signal
 import time
 
 import pytest
 
-from mooring import kernel
+from mooring import kernel, lun
 from mooring.usage import idle_wake_ups
 from mooring.wait import eventually
 
@@ -125,6 +126,37 @@ def test_what_is_said_costs_no_wake_ups(a, target):
     a.attach("v", spec_of(target, 60))
     said(a, "up")
     assert idle_wake_ups(a.pid, 3) == 0
+
+
+def test_server_that_is_stopped_is_not_up(a, target):
+    """Its keeper is told by the kernel, and tells; nobody polls."""
+    a.attach("v", spec_of(target, 60))
+    up = said(a, "up")
+    [server], [keeper] = lun.servers(), lun.keepers()
+    os.kill(server.pid, signal.SIGSTOP)
+    doc = said(a, "unresponsive")
+    assert_attached(doc)
+    assert "stopped" in doc["transport"]["reason"] and doc["transport"]["since"] > up["transport"]["since"]
+    assert idle_wake_ups(keeper.pid, 2) == 0
+    os.kill(server.pid, signal.SIGCONT)
+    assert_attached(said(a, "up"))
+    assert lun.servers()[0].pid == server.pid
+    kernel.syncfs(up["mount_path"])
+    a.detach("v")
+
+
+def test_server_that_is_exchanged_is_not_up(a, target):
+    """What is pushed between the end of one server and the next session."""
+    a.attach("v", spec_of(target, 60))
+    said(a, "up")
+    with lun.Watcher(a) as watcher:
+        watcher.hear(lambda d: d["state"] == "up")
+        os.kill(lun.servers()[0].pid, signal.SIGKILL)
+        first = watcher.hear(lambda d: True)
+        assert (first["server_pid"], first["state"], first["transport"]["state"]) == (0, "restarting", "restarting")
+        watcher.hear(lambda d: d["state"] == "up" and d["server_pid"])
+    said(a, "up")
+    a.detach("v")
 
 
 def test_a_file_has_no_transport(a, image):

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "storage/base/clock.h"
 #include "storage/base/json.h"
 #include "storage/lun/status.h"
 
@@ -116,6 +117,59 @@ static void test_reason_and_end_of_a_cut(void **state)
     assert_string_equal(text_of(json, NULL, "server_end"), "signal 9");
 }
 
+/* The page says what a server wrote that does not run any more. */
+static void test_session_is_not_up_without_a_server_that_runs(void **state)
+{
+    (void)state;
+    mr_page_write_text(&page->reason, "the target was silent");
+    atomic_store(&page->state, MR_LINK_UP);
+    from.server_wall_ms = 1000;
+    from.server = MR_LUN_SERVER_RESTARTS;
+    MR_AUTO_JSON struct json_object *restarts = mr_lun_status(&from);
+    assert_string_equal(text_of(restarts, NULL, "state"), "restarting");
+    assert_string_equal(text_of(restarts, "transport", "state"), "restarting");
+    assert_string_equal(text_of(restarts, "transport", "since"),
+                        "1970-01-01T00:00:01.000Z");
+    assert_non_null(strstr(text_of(restarts, "transport", "reason"), "the server"));
+    from.server = MR_LUN_SERVER_STOPPED;
+    MR_AUTO_JSON struct json_object *stopped = mr_lun_stats(&from);
+    assert_string_equal(text_of(stopped, NULL, "state"), "unresponsive");
+}
+
+static void test_server_that_is_late_is_unresponsive(void **state)
+{
+    const int64_t late_ns = MR_LUN_SERVER_LATE_MS * MR_NS_PER_MS;
+
+    (void)state;
+    atomic_store(&page->state, MR_LINK_UP);
+    atomic_store(&page->due_ns, mr_now_ns() - late_ns / 2);
+    MR_AUTO_JSON struct json_object *busy = mr_lun_status(&from);
+    assert_string_equal(text_of(busy, "transport", "state"), "up");
+    atomic_store(&page->due_ns, mr_now_ns() - late_ns);
+    MR_AUTO_JSON struct json_object *late = mr_lun_status(&from);
+    assert_string_equal(text_of(late, "transport", "state"), "unresponsive");
+    atomic_store(&page->due_ns, INT64_MAX); /* nothing is due */
+    MR_AUTO_JSON struct json_object *idle = mr_lun_status(&from);
+    assert_string_equal(text_of(idle, "transport", "state"), "up");
+}
+
+static void test_what_fails_for_good_is_said_without_a_server(void **state)
+{
+    static const enum mr_link_state all[] = {MR_LINK_CUT, MR_LINK_MISMATCH,
+                                             MR_LINK_FENCED};
+
+    (void)state;
+    from.server = MR_LUN_SERVER_RESTARTS;
+    mr_page_write_text(&page->reason, "why");
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        atomic_store(&page->state, all[i]);
+        MR_AUTO_JSON struct json_object *json = mr_lun_status(&from);
+        assert_string_equal(text_of(json, "transport", "state"),
+                            mr_link_state_name(all[i]));
+        assert_string_equal(text_of(json, "transport", "reason"), "why");
+    }
+}
+
 static void test_fencing_names_keys_in_hex(void **state)
 {
     const struct mr_page_fence fence = {.registered = true,
@@ -142,6 +196,9 @@ int main(void)
         STATUS_TEST(test_server_facts_are_said_once_they_are_known),
         STATUS_TEST(test_nonsense_in_the_page_is_not_followed),
         STATUS_TEST(test_reason_and_end_of_a_cut),
+        STATUS_TEST(test_session_is_not_up_without_a_server_that_runs),
+        STATUS_TEST(test_server_that_is_late_is_unresponsive),
+        STATUS_TEST(test_what_fails_for_good_is_said_without_a_server),
         STATUS_TEST(test_fencing_names_keys_in_hex),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -46,8 +46,10 @@ static void test_all_of_it_is_read(void **state)
 static void test_every_state_has_a_name(void **state)
 {
     (void)state;
-    static const char *const names[] = {"connecting", "up",       "down",   "failed",
-                                        "cut",        "mismatch", "fenced", "stopping"};
+    static const char *const names[] = {"connecting", "up",          "down",   "failed",
+                                        "cut",        "mismatch",    "fenced", "stopping",
+                                        "restarting", "unresponsive"};
+    assert_int_equal(sizeof(names) / sizeof(names[0]), MR_TRANSPORT_COUNT - 1);
     for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         assert_int_equal(mr_transport_from_name(names[i]), i + 1);
         assert_string_equal(mr_transport_name((enum mr_transport)(i + 1)), names[i]);

@@ -27,5 +27,32 @@ def control(a, verb, timeout=30, check=True, **arguments):
     return json.loads(done.stdout)
 
 
+class Watcher:
+    """Reads the documents that the keeper of the agent's only iSCSI volume pushes."""
+
+    def __init__(self, a):
+        [socket] = (a.runtime / "lun").glob("*.sock")
+        self.process = subprocess.Popen([build_dir() / "libexec/mooring/mooring-lun", "control", socket, "watch"],
+                                        stdout=subprocess.PIPE, text=True)
+
+    def hear(self, condition):
+        """Until one is as wanted. The keeper ends in the end, whatever happens."""
+        text = ""
+        for line in self.process.stdout:
+            text += line
+            if line == "}\n":
+                document, text = json.loads(text), ""
+                if condition(document):
+                    return document
+        raise AssertionError("the keeper hung up")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
 def status(a):
     return control(a, "status")
