@@ -306,7 +306,8 @@ static void answer_resize(struct mr_link *link)
 
 void mr_link_step(struct mr_link *link)
 {
-    if (take(&link->cut) && mr_link_state(link) != MR_LINK_CUT)
+    /* What fails for good already has a reason that people must not lose sight of. */
+    if (take(&link->cut) && !mr_link_is_final(link))
         mr_link_give_up(link, MR_LINK_CUT, "it was cut off on request");
     if (is_usable(link))
         carry_out(link);

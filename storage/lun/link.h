@@ -72,7 +72,8 @@ enum mr_link_state mr_link_state(const struct mr_link *link);
 /* No session will ever come again. */
 bool mr_link_is_final(const struct mr_link *link);
 
-/* Orders. They may come in a nested turn; mr_link_cut() ends waits by losing the session.
+/* Orders. They may come in a nested turn; mr_link_cut() ends waits by losing the session,
+ * and leaves a final state as it is.
  */
 void mr_link_cut(struct mr_link *link);
 /* All requests that wait get EIO, and so do new ones until the next login: at once

@@ -238,6 +238,9 @@ def test_fenced_while_the_link_is_up(nodes):
     writer.join(20)
     assert writer.error, "a write of the fenced node did not fail"
     assert set(on_disk(shared)) == set(b"2")
+    said = lun.control(one, "cut")
+    assert said["cut"] is True and said["transport"]["state"] == "fenced", said
+    assert key_of(two) in fenced(one)["error"]["message"], "that it was fenced stays told"
     take_down(one, doc)
     assert key_of(two)
     two.detach("v")
