@@ -142,8 +142,6 @@ struct json_object *mr_keeper_later(struct mr_control_client *client,
 /* Answers whoever waits for what is there now, or has waited for too long. Returns when
  * the next one has. */
 int64_t mr_keeper_check_waits(struct mr_keeper *k);
-/* When the server last looked at keys and reservation, wall clock in ms. */
-int64_t mr_keeper_fence_checked(const struct mr_keeper *k);
 
 /* --- keeper.c --- */
 

@@ -135,13 +135,17 @@ static struct json_object *do_resize(struct mr_keeper *k,
     return mr_keeper_later(client, MR_KEEPER_WAIT_RESIZE, seen, RESIZE_MS);
 }
 
+/* Answered with a status when keys and reservation were read again. When they cannot be,
+ * at once, because there is no session, or because the target does not answer: with an
+ * error that has "fencing" and "transport" of the status, what is known and why it is no
+ * more than that. */
 static struct json_object *do_fence(struct mr_keeper *k, struct mr_control_client *client,
                                     struct json_object *request)
 {
     (void)request;
     if (!k->start.reserve)
         return mr_keeper_refuse(k, EINVAL, "this LUN is attached without fencing");
-    const int64_t seen = mr_keeper_fence_checked(k);
+    const unsigned seen = atomic_load(&k->page->looked);
     order(k, MR_ORDER_FENCE);
     return mr_keeper_later(client, MR_KEEPER_WAIT_FENCE, seen, FENCE_MS);
 }

@@ -13,14 +13,6 @@
 
 #define LOOK_MS 10
 
-int64_t mr_keeper_fence_checked(const struct mr_keeper *k)
-{
-    struct mr_page_fence fence;
-
-    (void)mr_page_read_fence(k->page, &fence);
-    return fence.checked_wall_ms;
-}
-
 static bool taken(const struct mr_keeper *k, unsigned bits)
 {
     return !(atomic_load(&k->page->orders) & bits);
@@ -73,7 +65,7 @@ static bool is_done(const struct mr_keeper *k, const struct mr_control_wait *wai
     case MR_KEEPER_WAIT_RESIZE:
         return atomic_load(&k->page->resized) != (unsigned)wait->seen;
     case MR_KEEPER_WAIT_FENCE:
-        return mr_keeper_fence_checked(k) != wait->seen;
+        return atomic_load(&k->page->looked) != (unsigned)wait->seen;
     case MR_KEEPER_WAIT_HAND_OVER:
         return handed_over(k, wait->seen);
     case MR_KEEPER_WAIT_NONE:
@@ -92,6 +84,18 @@ static struct json_object *with_trial_failed(struct mr_keeper *k)
     return mr_keeper_refuse(k, EPROTO, why);
 }
 
+/* It is not known anew, but it is known. */
+static struct json_object *with_old_fence(struct mr_keeper *k, int errnum)
+{
+    MR_AUTO_JSON struct json_object *status = mr_keeper_status(k);
+    struct json_object *json = mr_keeper_refuse(
+        k, errnum, "keys and reservation could not be read: this is what was read last");
+
+    mr_json_set(json, "fencing", json_object_get(mr_json_get(status, "fencing")));
+    mr_json_set(json, "transport", json_object_get(mr_json_get(status, "transport")));
+    return json;
+}
+
 static const char *why_not_in_time(const struct mr_keeper *k,
                                    const struct mr_control_wait *wait)
 {
@@ -105,11 +109,14 @@ static const char *why_not_in_time(const struct mr_keeper *k,
 static struct json_object *deed(struct mr_keeper *k, const struct mr_control_wait *wait)
 {
     const int error = atomic_load(&k->page->resize_error);
+    const int look_error = atomic_load(&k->page->look_error);
 
     if (wait->what == MR_KEEPER_WAIT_CUT)
         return with_cut(k, false);
     if (wait->what == MR_KEEPER_WAIT_RESIZE && error != 0)
         return mr_keeper_refuse(k, error, "the new size cannot be used");
+    if (wait->what == MR_KEEPER_WAIT_FENCE && look_error != 0)
+        return with_old_fence(k, look_error);
     if (wait->what == MR_KEEPER_WAIT_HAND_OVER && k->trial_failed)
         return with_trial_failed(k);
     return mr_keeper_status(k);
@@ -122,6 +129,8 @@ static struct json_object *too_late(struct mr_keeper *k,
         mr_keeper_abort(k);
         return with_cut(k, true);
     }
+    if (wait->what == MR_KEEPER_WAIT_FENCE)
+        return with_old_fence(k, ETIMEDOUT);
     return mr_keeper_refuse(k, ETIMEDOUT, why_not_in_time(k, wait));
 }
 

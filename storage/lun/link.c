@@ -188,7 +188,7 @@ int64_t mr_link_check(struct mr_link *link)
     int64_t oldest_ns = 0;
     int64_t at_ns;
 
-    if (!link->session.waiting && (link->cut || link->resize))
+    if (!link->session.waiting && (link->cut || link->resize || link->look))
         return now_ns;
     if (!link->session.waiting && state == MR_LINK_UP && has_news(link))
         return now_ns;
@@ -208,6 +208,14 @@ int64_t mr_link_check(struct mr_link *link)
 
 /* --- a session that is up --- */
 
+/* Somebody may wait for that. error: 0 or a negative errno. */
+static void say_looked(struct mr_link *link, int error)
+{
+    atomic_store(&link->page->look_error, -error);
+    atomic_fetch_add(&link->page->looked, 1);
+    mr_link_news(link);
+}
+
 static void carry_out_look(struct mr_link *link, bool conflict)
 {
     const struct mr_asker asker = {&link->session, link->start->target,
@@ -223,7 +231,7 @@ static void carry_out_look(struct mr_link *link, bool conflict)
     else if (conflict)
         mr_session_lose(&link->session,
                         "the target takes our registration for another's");
-    mr_link_news(link);
+    say_looked(link, r == -ESTALE ? 0 : r);
 }
 
 void mr_link_grow(struct mr_link *link, uint64_t size_bytes)
@@ -316,6 +324,8 @@ void mr_link_step(struct mr_link *link)
         go_down(link, link->session.down_reason);
     if (take(&link->fail))
         say_failed(link); /* it has come to a final state meanwhile */
+    if (mr_link_state(link) != MR_LINK_UP && take(&link->look))
+        say_looked(link, -ENOTCONN);
     if (!mr_link_is_final(link) && mr_link_state(link) != MR_LINK_UP &&
         link->io->now_ns >= link->next_ns)
         mr_link_try(link);
@@ -350,7 +360,10 @@ void mr_link_resize(struct mr_link *link)
 
 void mr_link_look(struct mr_link *link)
 {
-    link->look = true;
+    if (mr_link_state(link) == MR_LINK_UP)
+        link->look = true;
+    else
+        say_looked(link, -ENOTCONN);
 }
 
 void mr_link_new_timeouts(struct mr_link *link)

@@ -81,6 +81,8 @@ void mr_link_cut(struct mr_link *link);
  * the target may still be carried out there, so that login resets the LUN first. */
 void mr_link_fail_now(struct mr_link *link);
 void mr_link_resize(struct mr_link *link);
+/* Without a session that is not done, and not put off either, since the next login checks
+ * both anyway: page.looked says so at once. */
 void mr_link_look(struct mr_link *link);
 void mr_link_new_timeouts(struct mr_link *link);
 

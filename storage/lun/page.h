@@ -43,7 +43,8 @@ enum mr_order {
     MR_ORDER_HAND_OVER = 4, /* take no more requests, finish, log out, exit 75 */
     MR_ORDER_RESIZE = 8,    /* read the capacity again; then page.resized is counted up */
     MR_ORDER_TIMEOUTS = 16, /* the timeouts below have changed */
-    MR_ORDER_FENCE = 32,    /* read keys and reservation again, then page.fence.checked */
+    MR_ORDER_FENCE = 32,    /* read keys and reservation again; then page.looked is
+                               counted up. Without a session it is at once, unread */
 };
 
 struct mr_page_text {
@@ -123,6 +124,8 @@ struct mr_page {
     atomic_uint failed;      /* times that MR_ORDER_FAIL_NOW was carried out */
     atomic_uint resized;     /* times that MR_ORDER_RESIZE was carried out */
     atomic_int resize_error; /* of the last time: 0 or a positive errno */
+    atomic_uint looked;      /* times that MR_ORDER_FENCE was carried out */
+    atomic_int look_error;   /* of the last time; ENOTCONN: there was no session */
     atomic_bool logged_out;  /* the target confirmed it: the end is a clean one */
     atomic_bool memory_locked, io_flusher, oom_protected;
     struct mr_page_text reason; /* why it is not up, or was not */

@@ -57,6 +57,33 @@ def waiting(a, doc, count):
     return reads
 
 
+def test_fence_without_a_session(agent, target):
+    """Says at once what is known, and that it is no more than that."""
+    a = agent(config={"iscsi": {"timeout_seconds": TIMEOUT_S}})
+    spec = target.spec(fs="ext4")
+    spec["source"]["fencing"] = "reserve"
+    a.attach("v", spec)
+    good = lun.control(a, "fence")
+    known = good["fencing"]
+    assert known["keys"] == [known["key"]] and good["ok"] is True
+    target.kill()
+    eventually(lambda: transport(a)["state"] == "down", 20, "the session is lost")
+
+    def asked(state):
+        started = time.monotonic()
+        said = lun.control(a, "fence", check=False)
+        took = time.monotonic() - started
+        assert took < 5 and said["ok"] is False and said["fencing"]["key"] == known["key"], (took, said)
+        assert said["transport"]["state"] == state and said["transport"]["reason"], said
+        return said["fencing"]
+
+    assert asked("down") == known
+    target.restart()  # it has forgotten the reservation
+    eventually(lambda: transport(a)["state"] == "fenced", 20, "which ends it")
+    assert asked("fenced")["keys"] == []
+    a.delete("v", wait=20, accept_data_loss="true").expect(200)
+
+
 def transport(a):
     return lun.status(a)["transport"]
 
