@@ -40,6 +40,7 @@ static void set_state(struct mr_link *link, enum mr_link_state state, const char
         mr_page_write_text(&link->page->reason, reason);
     if (mr_link_state(link) != state) {
         atomic_store(&link->page->state_wall_ms, mr_wall_ms());
+        atomic_store(&link->page->state_ns, mr_now_ns());
         atomic_store(&link->page->state, (unsigned)state);
     }
     mr_link_news(link);
@@ -121,14 +122,6 @@ void mr_link_run(struct mr_link *link)
     set_state(link, MR_LINK_UP, NULL);
 }
 
-/* How long an earlier server has been without a session. */
-static int64_t down_for_ns(const struct mr_link *link)
-{
-    const int64_t ms = mr_wall_ms() - atomic_load(&link->page->state_wall_ms);
-
-    return mr_link_state(link) == MR_LINK_DOWN && ms > 0 ? ms * MR_NS_PER_MS : 0;
-}
-
 void mr_link_adopt(struct mr_link *link)
 {
     const int64_t now_ns = mr_now_ns();
@@ -148,7 +141,9 @@ void mr_link_adopt(struct mr_link *link)
         return;
     }
     link->down_ns = now_ns;
-    link->outage_ns = now_ns - down_for_ns(link);
+    /* An earlier server may have been without a session, too. */
+    link->outage_ns =
+        mr_link_state(link) == MR_LINK_DOWN ? atomic_load(&link->page->state_ns) : now_ns;
     link->unsettled = !atomic_exchange(&link->page->logged_out, false);
     link->restarted = true;
     if (mr_link_state(link) == MR_LINK_FAILED)

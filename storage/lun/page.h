@@ -111,12 +111,13 @@ struct mr_page {
     atomic_uint portal_set; /* the one of them that counts */
 
     /* --- server --- */
-    _Atomic uint64_t size_bytes; /* as the kernel was told */
-    atomic_bool initialised;     /* FUSE_INIT was answered */
-    atomic_bool can_resend;      /* the kernel said FUSE_HAS_RESEND */
-    atomic_uint opens;           /* FUSE OPENs without RELEASE */
-    atomic_uint state;           /* enum mr_link_state */
-    _Atomic int64_t state_wall_ms;
+    _Atomic uint64_t size_bytes;   /* as the kernel was told */
+    atomic_bool initialised;       /* FUSE_INIT was answered */
+    atomic_bool can_resend;        /* the kernel said FUSE_HAS_RESEND */
+    atomic_uint opens;             /* FUSE OPENs without RELEASE */
+    atomic_uint state;             /* enum mr_link_state */
+    _Atomic int64_t state_wall_ms; /* since when, for people */
+    _Atomic int64_t state_ns;      /* the same, CLOCK_MONOTONIC: nobody sets that */
     _Atomic int64_t due_ns; /* CLOCK_MONOTONIC: not later than this it looks at the clock
                                again; INT64_MAX: only when something happens */
     atomic_uint portal; /* in use: set * MR_LUN_PORTALS_MAX + index */
