@@ -115,7 +115,8 @@ void mr_keeper_next(struct mr_keeper *k);
 /* It serves. */
 void mr_keeper_ready(struct mr_keeper *k);
 /* A program that was handed over to is kept when its server has moved data, or could have
- * done so for some seconds: looks for that. Returns when to look again. */
+ * done so for some seconds: looks for that. One that does nothing at all is killed.
+ * Returns when to look again. */
 int64_t mr_keeper_check_trial(struct mr_keeper *k);
 /* It has ended; *said is its answer, if there was one. */
 void mr_keeper_ended(struct mr_keeper *k, const struct mr_err *said);

@@ -5,6 +5,7 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <sys/pidfd.h>
 
 #include "storage/base/cleanup.h"
 #include "storage/base/clock.h"
@@ -14,10 +15,12 @@
 #include "storage/lun/exits.h"
 #include "storage/lun/fuse_abort.h"
 #include "storage/lun/process.h"
+#include "storage/lun/status.h"
 
 /* A program on trial that moved no data is kept when it was there for so long. */
 #define TRIAL_NS (5 * MR_NS_PER_S)
 #define TRIAL_LOOK_NS (50 * MR_NS_PER_MS)
+#define TRIAL_AWAY_NS (200 * MR_NS_PER_MS) /* the target is away */
 
 void mr_keeper_abort(struct mr_keeper *k)
 {
@@ -97,7 +100,7 @@ static void trial_passed(struct mr_keeper *k)
     k->server.on_trial = false;
 }
 
-/* Without a session it cannot show anything; that there is one is news. */
+/* Without a session it cannot show anything. */
 static bool is_usable(const struct mr_keeper *k)
 {
     const unsigned state = atomic_load(&k->page->state);
@@ -113,6 +116,10 @@ int64_t mr_keeper_check_trial(struct mr_keeper *k)
 
     if (!server->on_trial || !server->ready)
         return INT64_MAX;
+    if (mr_lun_server_late_ms(k->page) >= MR_LUN_SERVER_LATE_MS) {
+        (void)pidfd_send_signal(server->pidfd, SIGKILL, NULL, 0);
+        return INT64_MAX; /* its end is seen */
+    }
     if (!is_usable(k))
         server->usable_ns = 0;
     else if (server->usable_ns == 0)
@@ -122,7 +129,7 @@ int64_t mr_keeper_check_trial(struct mr_keeper *k)
         trial_passed(k);
         return INT64_MAX;
     }
-    return server->usable_ns != 0 ? now_ns + TRIAL_LOOK_NS : INT64_MAX;
+    return now_ns + (server->usable_ns != 0 ? TRIAL_LOOK_NS : TRIAL_AWAY_NS);
 }
 
 /* Back to what is known to work, at once. Nothing is lost: if it has read requests, the
@@ -143,6 +150,7 @@ void mr_keeper_next(struct mr_keeper *k)
     k->restart_ns = 0;
     /* This is what was asked for, how often so ever. */
     atomic_fetch_and(&k->page->orders, ~(unsigned)MR_ORDER_HAND_OVER);
+    atomic_store(&k->page->due_ns, mr_now_ns());
     if (mr_keeper_spawn(k, &err) == 0)
         return;
     if (!k->serving) {

@@ -110,19 +110,19 @@ static bool is_settled(enum mr_link_state state)
            state == MR_LINK_STOPPING;
 }
 
-static int64_t late_ns(const struct mr_page *page)
+int64_t mr_lun_server_late_ms(const struct mr_page *page)
 {
     const int64_t due_ns = atomic_load(&page->due_ns);
     const int64_t now_ns = mr_now_ns();
 
-    return due_ns == 0 || due_ns > now_ns ? 0 : now_ns - due_ns;
+    return due_ns == 0 || due_ns > now_ns ? 0 : (now_ns - due_ns) / MR_NS_PER_MS;
 }
 
 static struct link look(const struct mr_lun_status *from)
 {
     const struct mr_page *page = from->page;
     const enum mr_link_state state = (enum mr_link_state)atomic_load(&page->state);
-    const int64_t late_ms = late_ns(page) / MR_NS_PER_MS;
+    const int64_t late_ms = mr_lun_server_late_ms(page);
     struct link link = {.state = mr_link_state_name(state),
                         .since_wall_ms = atomic_load(&page->state_wall_ms)};
 

@@ -36,6 +36,8 @@ struct mr_lun_status {
 
 /* A server that is later than this is unresponsive. Its end may take it as long. */
 #define MR_LUN_SERVER_LATE_MS 5000
+/* For how long it has had something to do by the clock and has not done it. */
+int64_t mr_lun_server_late_ms(const struct mr_page *page);
 
 /* {version, oldest, program_version, ok, token, pid, start_time, state, target, lun,
  * portal, size_bytes, block_size, serial, wwn, writable, in_flight, cut, down_reason?,

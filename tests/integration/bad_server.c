@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A program to hand a LUN over to: it says that it is ready, and then dies, at its first
- * request, or with -DIDLE_MS after so many milliseconds. Fds: storage/lun/start.h. */
+ * request, or with -DIDLE_MS after so many milliseconds (-1: it only hangs). Fds:
+ * storage/lun/start.h. */
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
