@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <unistd.h>
 
 #include "storage/base/cleanup.h"
@@ -115,6 +117,8 @@ static struct json_object *do_cut(struct mr_keeper *k, struct mr_control_client 
     return mr_keeper_later(client, MR_KEEPER_WAIT_CUT, 0, CUT_MS);
 }
 
+/* A server that was stopped gives way to one that takes the order, and is given what that
+ * one had read. */
 static struct json_object *do_fail_now(struct mr_keeper *k,
                                        struct mr_control_client *client,
                                        struct json_object *request)
@@ -122,6 +126,8 @@ static struct json_object *do_fail_now(struct mr_keeper *k,
     (void)request;
     const unsigned seen = atomic_load(&k->page->failed);
     order(k, MR_ORDER_FAIL_NOW);
+    if (k->server.stopped && atomic_load(&k->page->can_resend))
+        (void)pidfd_send_signal(k->server.pidfd, SIGKILL, NULL, 0); /* its end is seen */
     return mr_keeper_later(client, MR_KEEPER_WAIT_FAIL_NOW, seen, FAIL_NOW_MS);
 }
 

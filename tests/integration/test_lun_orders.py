@@ -4,6 +4,7 @@ the answer says is true."""
 import errno
 import mmap
 import os
+import signal
 import threading
 import time
 
@@ -55,6 +56,24 @@ def waiting(a, doc, count):
     reads = [Read(doc, 100 + block) for block in range(count)]
     eventually(lambda: lun.status(a)["in_flight"] >= count, 10, "they are under way")
     return reads
+
+
+def test_fail_now_though_the_server_is_stopped(agent, target):
+    a = agent(config={"iscsi": {"timeout_seconds": TIMEOUT_S}})
+    doc = attach(a, target)
+    target.stop()
+    reads = waiting(a, doc, 3)
+    [server] = lun.servers()
+    os.kill(server.pid, signal.SIGSTOP)
+    eventually(lambda: lun.status(a)["state"] == "unresponsive", 10, "it is seen")
+    reads.append(Read(doc, 200))
+    said = lun.control(a, "fail-now")
+    assert said["state"] == "failed" and said["server_pid"] != server.pid, said
+    assert [read.ended() for read in reads] == [errno.EIO] * 4
+    target.cont()
+    eventually(lambda: lun.status(a)["state"] == "up", 30, "there is another session")
+    assert Read(doc, 300).ended() == 0
+    a.detach("v")
 
 
 def test_fence_without_a_session(agent, target):
