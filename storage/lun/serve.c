@@ -40,8 +40,7 @@ struct server {
 
 /* --- the loop --- */
 
-/* That FAIL_NOW is gone says that it was done: it goes last. Of the others the deed is
- * told in another way. */
+/* FAIL_NOW goes when it is done: a server that dies before leaves it to the next one. */
 static void take_orders(struct server *server)
 {
     struct mr_link *link = &server->link;
