@@ -246,6 +246,7 @@ def test_fenced_while_the_link_is_up(nodes):
     two.detach("v")
 
 
+@lun.needs_resend
 def test_outages_and_deaths_of_the_server_fence_nobody(nodes):
     one, gate, spec_one, two, spec_two = nodes
     doc = one.attach("v", spec_one)
@@ -297,6 +298,7 @@ def test_the_node_takes_over_what_its_dead_server_left(nodes):
     two.detach("v")
 
 
+@lun.needs_resend
 def test_detach_releases_though_the_server_died_with_the_file(nodes):
     """The server that finds the file released has never had a session."""
     one, _, spec_one, two, spec_two = nodes

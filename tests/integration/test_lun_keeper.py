@@ -27,6 +27,7 @@ def group_of(a):
     return pathlib.Path(path)
 
 
+@lun.needs_resend
 @pytest.mark.parametrize("end", ["detach", "killed", "attach fails"])
 def test_group_goes_with_the_attachment(agent, target, end):
     a = agent()
@@ -100,6 +101,7 @@ def test_orders_that_make_no_sense_change_nothing(agent, target):
     assert (said["transport"]["timeout_ms"], said["transport"]["replacement_ms"]) == (7000, -1)
 
 
+@lun.needs_resend
 def test_watcher_is_told_of_changes(agent, target):
     a = agent()
     a.attach("v", target.spec(fs="ext4"))
@@ -143,6 +145,7 @@ class Client:
         return json.loads(self.socket.recv(1 << 20))
 
 
+@lun.needs_resend
 def test_program_on_trial_is_not_lost_to_a_second_order(agent, target):
     """A hand-over that is asked for while the server of another one starts."""
     a = agent()

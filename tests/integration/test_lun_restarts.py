@@ -25,6 +25,7 @@ def exchanged(pid, timeout=10):
     return eventually(lambda: [p for p in lun.servers() if p.pid != pid], timeout, "a new server")[0]
 
 
+@lun.needs_resend
 def test_server_killed_again_and_again_under_load(agent, target):
     a = agent()
     doc = a.attach("v", target.spec())
@@ -47,6 +48,23 @@ def test_server_killed_again_and_again_under_load(agent, target):
     assert a.get("v").json["state"] == "attached"
     a.detach("v")
     kernel.run("xfs_repair", "-n", target.luns[1])
+
+
+@pytest.mark.skipif(lun.RESENDS, reason="the kernel is 6.9 or later")
+def test_server_killed_on_an_older_kernel(agent, target):
+    """Nobody can say what it had in hand: everything fails, and nothing hangs."""
+    a = agent()
+    doc = a.attach("v", target.spec())
+    with Load(doc["mount_path"]) as load:
+        load.goes_on()
+        os.kill(lun.servers()[0].pid, signal.SIGKILL)
+        eventually(lambda: load.errors, 10, "an I/O error", interval=0.02)
+        eventually(lambda: a.get("v").json["state"] == "failed", 10, "the volume says so")
+    assert not lun.keepers() and not lun.servers()
+    a.delete("v", wait=30, accept_data_loss="true").expect(200)
+    again = a.attach("v", target.spec())
+    load.check(again["mount_path"])
+    a.detach("v")
 
 
 def test_exchange_under_load(agent, target):
@@ -114,6 +132,7 @@ def test_program_that_dies_before_it_served_is_not_kept(agent, target, tmp, deat
     kernel.run("e2fsck", "-fn", target.luns[1])
 
 
+@lun.needs_resend
 def test_a_new_server_is_no_outage_of_the_target(agent, target):
     """replacement_timeout_s 0: the target was not away."""
     a = agent()
@@ -178,6 +197,7 @@ def test_server_that_dies_at_once_is_given_up(agent, target):
     a.delete("v", wait=30, accept_data_loss="true").expect(200)
 
 
+@lun.needs_resend
 @pytest.mark.parametrize("how", ["stop", "kill9"])
 def test_agent_finds_the_attachment_again(agent, target, how):
     a = agent()

@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes of the LUN server: a keeper for each volume, and the server that it started; and what they say."""
 import json
+import os
+import re
 import subprocess
+
+import pytest
 
 from . import kernel
 from .agent import build_dir
+
+# A server that is killed has a successor only where the kernel sends the requests again that it had: FUSE_HAS_RESEND.
+RESENDS = [int(number) for number in re.findall(r"\d+", os.uname().release)[:2]] >= [6, 9]
+needs_resend = pytest.mark.skipif(not RESENDS, reason="the kernel is older than 6.9")
 
 
 def keepers():
