@@ -19,18 +19,15 @@ class OwnMounts:
     at_agent = ("unshare", "--mount", "--propagation", "private")
 
 
-def connections():
-    return {int(name) for name in os.listdir(kernel.FUSE_CONNECTIONS)}
-
-
 @pytest.fixture
-def aborted():
-    """The FUSE connections that come up in a test are aborted at its end: nothing stays in D."""
+def abort_later():
+    """The FUSE connection below a device is aborted at the end, if it is still there: nothing stays in D."""
     kernel.mount_fusectl()
-    before = connections()
-    yield
-    for number in connections() - before:
-        pathlib.Path(kernel.FUSE_CONNECTIONS, str(number), "abort").write_text("1")
+    found = []
+    yield lambda doc: found.append(kernel.FUSE_CONNECTIONS / str(kernel.fuse_connection(doc["device"])))
+    for connection in found:
+        if connection.exists():
+            (connection / "abort").write_text("1")
 
 
 def pids_in(namespace):
@@ -56,9 +53,10 @@ def free(device):
 
 @pytest.mark.parametrize("fs", ["xfs", "ext4"])
 @pytest.mark.parametrize("last", ["keeper", "server"])
-def test_killed_with_its_mount_namespace(agent, target, aborted, fs, last):
+def test_killed_with_its_mount_namespace(agent, target, abort_later, fs, last):
     a = agent(network=OwnMounts)
     doc = a.attach("v", target.spec(fs=fs))
+    abort_later(doc)
     pathlib.Path(f"/proc/{a.pid}/root{doc['mount_path']}", "dirty").write_bytes(os.urandom(4 << 20))
     pids = pids_in(os.readlink(f"/proc/{a.pid}/ns/mnt"))
     names = {pathlib.Path(f"/proc/{pid}/comm").read_text().strip(): pid for pid in pids}

@@ -2,7 +2,6 @@
 """One agent with a target and the sources of its volumes, whose processes can be stopped at a fault point
 (storage/base/fault.h) and killed there; and what the kernel says is left."""
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import os
@@ -10,7 +9,6 @@ import pathlib
 import re
 import shutil
 import signal
-import struct
 import threading
 import time
 
@@ -273,13 +271,9 @@ class Rig:
         eventually(lambda: not [c for c in self.fuse_connections if fuse_connection(c[0]) == c], END_S, "FUSE is gone")
 
     def note_fuse(self, document):
-        """The number of the FUSE connection below the device: st_dev of its file (struct loop_info64)."""
         if self.driver != "iscsi":
             return
-        buffer = bytearray(232)
-        with open(document["device"], "rb", buffering=0) as device:
-            fcntl.ioctl(device, kernel.LOOP_GET_STATUS64, buffer)
-        connection = fuse_connection(os.minor(struct.unpack_from("Q", buffer)[0]))
+        connection = fuse_connection(kernel.fuse_connection(document["device"]))
         assert connection, "the device's file is of no FUSE connection"
         self.fuse_connections.add(connection)
 

@@ -67,6 +67,14 @@ def mount_fusectl():
         run("mount", "-t", "fusectl", "none", FUSE_CONNECTIONS)
 
 
+def fuse_connection(node):
+    """Below this loop device: st_dev of its file (struct loop_info64) is an anonymous device, whose minor number it is."""
+    buffer = bytearray(232)
+    with open(node, "rb", buffering=0) as device:
+        fcntl.ioctl(device, LOOP_GET_STATUS64, buffer)
+    return os.minor(struct.unpack_from("Q", buffer)[0])
+
+
 def mounts_below(path):
     path = str(path)
     return [m for m in mounts() if m.point == path or m.point.startswith(path + "/")]
