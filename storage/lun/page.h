@@ -121,7 +121,7 @@ struct mr_page {
     _Atomic int64_t due_ns; /* CLOCK_MONOTONIC: not later than this it looks at the clock
                                again; INT64_MAX: only when something happens. Set by the
                                keeper while there is no server */
-    atomic_uint portal; /* in use: set * MR_LUN_PORTALS_MAX + index */
+    atomic_uint portal;     /* in use: set * MR_LUN_PORTALS_MAX + index */
     atomic_uint in_flight;
     atomic_uint failed;      /* times that MR_ORDER_FAIL_NOW was carried out */
     atomic_uint resized;     /* times that MR_ORDER_RESIZE was carried out */
