@@ -102,8 +102,10 @@ static int turn(void *ctx, int64_t until_ns)
     struct pollfd fds[FD_COUNT];
 
     rest(io);
-    until_ns = min_ns(until_ns, mr_io_check(io));
     until_ns = min_ns(until_ns, mr_link_check(&server->link));
+    /* It may have read answers. */
+    mr_replies_send(&io->replies);
+    until_ns = min_ns(until_ns, mr_io_check(io));
     atomic_store_explicit(&server->page->due_ns, until_ns, memory_order_relaxed);
     fds[FD_FUSE] = mr_io_poll(io);
     fds[FD_ISCSI] = (struct pollfd){.fd = mr_session_fd(session),

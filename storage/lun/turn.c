@@ -256,9 +256,10 @@ static void free_settled(struct mr_io *io)
 
 void mr_io_step(struct mr_io *io)
 {
+    if (mr_io_usable(io))
+        mr_abort_step(io); /* which may answer a request */
     mr_replies_send(&io->replies);
     if (mr_io_usable(io)) {
-        mr_abort_step(io);
         send_due(io);
         flush(io);
         free_settled(io);
