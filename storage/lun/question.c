@@ -50,6 +50,13 @@ static int fail_wait(const struct mr_asker *a, const char *name, int r,
                    a->target, a->s->lun, name);
 }
 
+/* Another LUN may be behind the number, and what libiscsi has still to send, before the
+ * next question, is meant for ours. */
+static bool others_are_queued(struct mr_session *s)
+{
+    return (s->attention & MR_ATTENTION_IDENTITY) && !mr_session_sent_all(s);
+}
+
 int mr_ask(const struct mr_asker *a, const struct mr_question *question,
            struct mr_reply *ret, struct mr_err *err)
 {
@@ -64,6 +71,10 @@ int mr_ask(const struct mr_asker *a, const struct mr_question *question,
         if (r < 0)
             return fail_wait(a, question->name, r, err);
         take_reply(a->s, ret);
+        if (others_are_queued(a->s)) {
+            mr_session_lose(a->s, "the target's LUNs have changed");
+            return fail_wait(a, question->name, -ECONNRESET, err);
+        }
         if (ret->answer.kind == MR_ANSWER_GOOD || ret->answer.kind == MR_ANSWER_FAILED ||
             budget == 0)
             return 0;

@@ -103,6 +103,43 @@ static void test_what_an_attention_told_a_question_is_kept_for_the_owner(void **
     assert_int_equal(session.resets, 1);
 }
 
+static bool queued;
+
+int iscsi_which_events(struct iscsi_context *iscsi)
+{
+    (void)iscsi;
+    return 0; /* the target takes no more commands now */
+}
+
+int iscsi_out_queue_length(struct iscsi_context *iscsi)
+{
+    (void)iscsi;
+    return queued;
+}
+
+/* Commands that wait for their turn would go out before the question is asked again. */
+static void test_nothing_that_is_queued_goes_to_what_may_be_another_lun(void **state)
+{
+    (void)state;
+    int code = 0x3f0e;
+    const struct mr_asker asker = {&session, "t", INT64_MAX};
+    const struct mr_question question = {"Q", told_twice, &code};
+    struct mr_reply reply;
+    struct mr_err err;
+
+    assert_int_equal(mr_ask(&asker, &question, &reply, &err), 0);
+    assert_int_equal(asked, 2);
+    assert_false(session.lost);
+    queued = true;
+    asked = 0;
+    session.attention = 0;
+    assert_int_equal(mr_ask(&asker, &question, &reply, &err), -ECONNRESET);
+    assert_int_equal(asked, 1);
+    assert_true(session.lost);
+    queued = false;
+    mr_session_close(&session);
+}
+
 /* The logout is sent and never answered. */
 int iscsi_logout_async(struct iscsi_context *iscsi, iscsi_command_cb cb,
                        void *private_data)
@@ -156,6 +193,7 @@ int main(void)
         TEST(test_the_task_of_a_question_lives_until_the_next_is_answered),
         TEST(test_leaving_waits_for_half_a_second_but_not_past_the_deadline),
         TEST(test_what_an_attention_told_a_question_is_kept_for_the_owner),
+        TEST(test_nothing_that_is_queued_goes_to_what_may_be_another_lun),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
