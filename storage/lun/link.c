@@ -116,6 +116,7 @@ void mr_link_run(struct mr_link *link)
     /* Before the first request, of the reset of the LUN for one. */
     link->session.resets = 0;
     link->session.attention &= ~(unsigned)(MR_ATTENTION_RESET | MR_ATTENTION_ABORTED);
+    link->io->attention = 0; /* of the session before */
     link->unsettled = false;
     link->restarted = false;
     mr_io_run(link->io, &link->session);
@@ -252,6 +253,10 @@ static void carry_out_resize(struct mr_link *link)
         mr_session_lose(&link->session, "%s", err.message);
         return;
     }
+    if (link->session.attention & MR_ATTENTION_IDENTITY) {
+        mr_link_prove(link); /* whose capacity was it? */
+        return;
+    }
     same = mr_policy_compare(&link->page->facts, &facts, why, sizeof(why));
     if (same == MR_LUN_LARGER)
         mr_link_grow(link, facts.size_bytes);
@@ -301,7 +306,7 @@ static void answer_resize(struct mr_link *link)
         return;
     if (is_usable(link))
         carry_out_resize(link);
-    else
+    if (!is_usable(link)) /* also when that has ended it */
         atomic_store(&link->page->resize_error, ENOTCONN);
     atomic_fetch_add(&link->page->resized, 1);
     mr_link_news(link);

@@ -132,6 +132,36 @@ static void test_a_lun_that_cannot_prove_itself_costs_the_session(void **state)
     assert_non_null(strstr(link_.session.down_reason, "not now"));
 }
 
+static void test_the_capacity_of_another_lun_is_not_told(void **state)
+{
+    (void)state;
+    fake.facts.size_bytes = 2 * SIZE;
+    (void)snprintf(fake.facts.wwn, sizeof(fake.facts.wwn), "naa.2");
+    fake.on_capacity = MR_ATTENTION_IDENTITY;
+    mr_link_resize(&link_);
+    turns();
+    assert_int_equal(mr_link_state(&link_), MR_LINK_MISMATCH);
+    assert_true(fake.told_size == 0);
+    assert_int_equal(atomic_load(&page.resized), 1);
+    assert_int_equal(atomic_load(&page.resize_error), ENOTCONN);
+}
+
+static void
+test_a_conflict_in_a_session_that_was_lost_does_not_cost_the_next(void **state)
+{
+    (void)state;
+    start.reserve = true;
+    io.attention = MR_ATTENTION_RESERVATION;
+    mr_session_lose(&link_.session, "gone");
+    mr_link_step(&link_);
+    assert_int_equal(mr_link_state(&link_), MR_LINK_DOWN);
+    link_.session.lost = false;
+    link_.session.up = true;
+    mr_link_run(&link_); /* the login has looked at keys and reservation */
+    turns();
+    assert_int_equal(mr_link_state(&link_), MR_LINK_UP);
+}
+
 static const char *round_of_logins(void)
 {
     fake.tried[0] = '\0';
@@ -171,6 +201,8 @@ int main(void)
         TEST(test_another_lun_behind_the_number_is_final),
         TEST(test_a_lun_that_has_grown_with_its_identity_is_told),
         TEST(test_a_lun_that_cannot_prove_itself_costs_the_session),
+        TEST(test_the_capacity_of_another_lun_is_not_told),
+        TEST(test_a_conflict_in_a_session_that_was_lost_does_not_cost_the_next),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
