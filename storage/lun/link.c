@@ -286,7 +286,8 @@ static void carry_out(struct mr_link *link)
 {
     const bool conflict = link->io->attention & MR_ATTENTION_RESERVATION;
     const unsigned attention = take_attention(link);
-    const bool look = take(&link->look) || (attention & MR_ATTENTION_RESERVATION);
+    const bool ordered = take(&link->look);
+    const bool look = ordered || (attention & MR_ATTENTION_RESERVATION);
 
     if (attention & MR_ATTENTION_ABORTED)
         mr_io_doubt(link->io);
@@ -297,6 +298,8 @@ static void carry_out(struct mr_link *link)
         carry_out_resize(link);
     if (look && link->start->reserve && is_usable(link))
         carry_out_look(link, conflict);
+    else if (ordered)
+        say_looked(link, -ENOTCONN); /* what came first has ended the session */
 }
 
 /* Somebody waits for the answer to this one, whatever it is. */

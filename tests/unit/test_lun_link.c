@@ -162,6 +162,20 @@ test_a_conflict_in_a_session_that_was_lost_does_not_cost_the_next(void **state)
     assert_int_equal(mr_link_state(&link_), MR_LINK_UP);
 }
 
+static void test_a_look_that_comes_too_late_is_answered(void **state)
+{
+    (void)state;
+    start.reserve = true;
+    fake.identity_error = -EAGAIN;
+    link_.session.attention = MR_ATTENTION_IDENTITY;
+    mr_link_look(&link_);
+    turns();
+    assert_int_equal(mr_link_state(&link_), MR_LINK_DOWN);
+    assert_int_equal(atomic_load(&page.looked), 1);
+    assert_int_equal(atomic_load(&page.look_error), ENOTCONN);
+    assert_int_equal(fake.fence_asked, 0);
+}
+
 static const char *round_of_logins(void)
 {
     fake.tried[0] = '\0';
@@ -202,6 +216,7 @@ int main(void)
         TEST(test_a_lun_that_has_grown_with_its_identity_is_told),
         TEST(test_a_lun_that_cannot_prove_itself_costs_the_session),
         TEST(test_the_capacity_of_another_lun_is_not_told),
+        TEST(test_a_look_that_comes_too_late_is_answered),
         TEST(test_a_conflict_in_a_session_that_was_lost_does_not_cost_the_next),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
