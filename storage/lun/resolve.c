@@ -21,14 +21,21 @@ static bool contains(const struct mr_page_portals *portals, const char *portal)
     return false;
 }
 
-/* In whatever order: name servers turn their lists. */
-static bool is_same(const struct mr_page_portals *a, const struct mr_page_portals *b)
+static bool contains_all(const struct mr_page_portals *portals,
+                         const struct mr_page_portals *others)
 {
-    for (size_t i = 0; i < a->count; i++) {
-        if (!contains(b, a->at[i]))
+    for (size_t i = 0; i < others->count; i++) {
+        if (!contains(portals, others->at[i]))
             return false;
     }
-    return a->count == b->count;
+    return true;
+}
+
+/* In whatever order: name servers turn their lists. Both ways, because two names may
+ * have the same address. */
+static bool is_same(const struct mr_page_portals *a, const struct mr_page_portals *b)
+{
+    return contains_all(a, b) && contains_all(b, a);
 }
 
 bool mr_resolve_merge(const struct mr_page_portals *before, bool all,

@@ -47,6 +47,18 @@ static void test_the_same_addresses_are_no_news(void **state)
     assert_true(mr_resolve_merge(&before, true, &found));
 }
 
+static void test_one_of_two_names_of_an_address_may_get_another(void **state)
+{
+    struct mr_page_portals before = portals("a", "a", NULL);
+    struct mr_page_portals found = portals("a", "b", NULL);
+
+    (void)state;
+    assert_true(mr_resolve_merge(&before, true, &found));
+    assert_string_equal(found.at[1], "b");
+    found = portals("a", "a", NULL);
+    assert_false(mr_resolve_merge(&before, true, &found));
+}
+
 static void test_old_addresses_stay_as_long_as_a_name_is_not_known(void **state)
 {
     struct mr_page_portals before = portals("a", "b", NULL);
@@ -77,6 +89,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_was_found_counts),
         cmocka_unit_test(test_the_same_addresses_are_no_news),
+        cmocka_unit_test(test_one_of_two_names_of_an_address_may_get_another),
         cmocka_unit_test(test_old_addresses_stay_as_long_as_a_name_is_not_known),
         cmocka_unit_test(test_there_are_no_more_than_fit),
     };
