@@ -178,29 +178,43 @@ static struct json_object *do_set_timeouts(struct mr_keeper *k,
     return mr_keeper_status(k);
 }
 
+/* Somebody else's program would be exchanged below him, and he be told that it serves. */
+static bool another_hands_over(const struct mr_keeper *k,
+                               const struct mr_control_client *client)
+{
+    for (size_t i = 0; i < MR_CONTROL_SLOTS; i++) {
+        const struct mr_control_client *other = &k->control.clients[i];
+
+        if (other != client && other->fd >= 0 &&
+            other->wait.what == MR_KEEPER_WAIT_HAND_OVER)
+            return true;
+    }
+    return false;
+}
+
 static struct json_object *do_hand_over(struct mr_keeper *k,
                                         struct mr_control_client *client,
                                         struct json_object *request)
 {
     const char *program = mr_json_get_string(request, "program");
+    MR_AUTO_CLOSE int fd = -1;
 
     /* trial_fd is what its server was started from: see mr_keeper_check_trial(). */
     if (k->server.pid != 0 && k->server.on_trial)
         return mr_keeper_refuse(
             k, EBUSY, "the program of another hand-over has yet to show that it works");
-    mr_close(&k->trial_fd);
-    k->trial_failed = false;
+    if (another_hands_over(k, client))
+        return mr_keeper_refuse(k, EBUSY, "another hand-over is under way");
     if (mr_json_get(request, "program")) {
         if (!program || program[0] != '/')
             return mr_keeper_refuse(k, EINVAL, "program is no absolute path");
-        k->trial_fd = mr_keeper_program(program);
-        if (k->trial_fd < 0) {
-            int errnum = -k->trial_fd;
-
-            k->trial_fd = -1;
-            return mr_keeper_refuse(k, errnum, "program cannot be opened");
-        }
+        fd = mr_keeper_program(program);
+        if (fd < 0)
+            return mr_keeper_refuse(k, -fd, "program cannot be opened");
     }
+    mr_close(&k->trial_fd);
+    k->trial_fd = mr_take_fd(&fd);
+    k->trial_failed = false;
     order(k, MR_ORDER_HAND_OVER);
     return mr_keeper_later(client, MR_KEEPER_WAIT_HAND_OVER, k->server.pid, HAND_OVER_MS);
 }

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -171,5 +172,29 @@ def test_program_on_trial_is_not_lost_to_a_second_order(agent, target):
         [server] = lun.servers()
         os.kill(server.pid, signal.SIGKILL)
         eventually(lambda pid=server.pid: [p for p in lun.servers() if p.pid != pid], 10, "another server")
+    kernel.syncfs(doc["mount_path"])
+    a.detach("v")
+
+
+@pytest.mark.parametrize("other", [{}, {"program": "/none"}])
+def test_program_of_a_hand_over_is_not_exchanged_by_another(agent, target, tmp, other):
+    """Who is told that it was done has the program that was asked for."""
+    a = agent()
+    doc = a.attach("v", target.spec(fs="ext4"))
+    program = shutil.copy(build_dir() / "libexec/mooring/mooring-lun", pathlib.Path(tmp, "mooring-lun"))
+    first, second = Client(a), Client(a)
+    [server] = lun.servers()
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        first.ask("hand-over", program=str(program))
+        second.ask("stats")
+        assert second.hear()["ok"], "the order was taken"
+        second.ask("hand-over", **other)
+        second.ask("stats")
+        assert second.hear()["ok"] is False
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    said = first.hear()
+    assert said["ok"] and os.readlink(f"/proc/{said['server_pid']}/exe") == str(program), said
     kernel.syncfs(doc["mount_path"])
     a.detach("v")
