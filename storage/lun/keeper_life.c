@@ -3,6 +3,7 @@
  * What follows when a server serves, or ends. */
 #include "storage/lun/keeper.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/pidfd.h>
@@ -194,6 +195,15 @@ static void server_crashed(struct mr_keeper *k, int end)
     mr_keeper_push(k);
 }
 
+/* A server's word alone is not taken for it: our fds are all that is left then, and to
+ * close them fails every request. fs/fuse/dev.c, fuse_dev_poll(). */
+static bool is_released(const struct mr_keeper *k)
+{
+    struct pollfd fuse = {.fd = k->fuse_fd};
+
+    return poll(&fuse, 1, 0) > 0 && (fuse.revents & (POLLERR | POLLHUP));
+}
+
 void mr_keeper_ended(struct mr_keeper *k, const struct mr_err *said)
 {
     const int end = mr_keeper_reap(k);
@@ -210,7 +220,7 @@ void mr_keeper_ended(struct mr_keeper *k, const struct mr_err *said)
             (void)mr_fail(&err, MR_E_INTERNAL, EIO, "the server ended with %s %d",
                           end < 0 ? "signal" : "exit status", end < 0 ? -end : end);
         mr_keeper_fail_start(k, &err);
-    } else if (end == MR_LUN_EXIT_RELEASED && meant) {
+    } else if (end == MR_LUN_EXIT_RELEASED && meant && is_released(k)) {
         if (atomic_load(&k->page->logged_out))
             mr_control_unlink(&k->control);
         k->done = true;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A program to hand a LUN over to: it says that it is ready, and then dies, at its first
- * request, or with -DIDLE_MS after so many milliseconds (-1: it only hangs). Fds:
- * storage/lun/start.h. */
+ * request, or with -DIDLE_MS after so many milliseconds (-1: it only hangs); by a signal,
+ * or with -DEXIT_STATUS. Fds: storage/lun/start.h. */
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +28,9 @@ int main(void)
 #else
     while (read(FUSE_FD, request, sizeof(request)) <= 0)
         (void)poll(&fuse, 1, -1);
+#endif
+#ifdef EXIT_STATUS
+    _exit(EXIT_STATUS);
 #endif
     abort();
 }

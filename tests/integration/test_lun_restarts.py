@@ -102,14 +102,16 @@ def test_exchange_for_another_program_under_load(agent, target):
     a.detach("v")
 
 
-@pytest.mark.parametrize("death", ["at its first request", "when idle", "never: it hangs"])
+@pytest.mark.parametrize("death", ["at its first request", "as if it had served", "when idle", "never: it hangs"])
 def test_program_that_dies_before_it_served_is_not_kept(agent, target, tmp, death):
     """It says that it is ready, no more: the one before goes on with what was given to it."""
     a = agent()
     doc = a.attach("v", target.spec(fs="ext4"))
     bad = pathlib.Path(tmp, "bad_server")
     source = pathlib.Path(__file__).with_name("bad_server.c")
-    option, times, end = {"at its first request": ([], 8, "signal 6"), "when idle": (["-DIDLE_MS=500"], 8, "signal 6"),
+    option, times, end = {"at its first request": ([], 8, "signal 6"),
+                          "as if it had served": (["-DEXIT_STATUS=0"], 8, "exit status 0"),
+                          "when idle": (["-DIDLE_MS=500"], 8, "signal 6"),
                           "never: it hangs": (["-DIDLE_MS=-1"], 1, "signal 9")}[death]
     kernel.run("cc", "-std=gnu17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", *option, "-o", bad, source)
     with contextlib.nullcontext() if death == "when idle" else Load(doc["mount_path"]) as load:
