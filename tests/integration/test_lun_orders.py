@@ -58,6 +58,7 @@ def waiting(a, doc, count):
     return reads
 
 
+@lun.needs_resend
 def test_fail_now_though_the_server_is_stopped(agent, target):
     a = agent(config={"iscsi": {"timeout_seconds": TIMEOUT_S}})
     doc = attach(a, target)

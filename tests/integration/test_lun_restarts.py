@@ -88,6 +88,7 @@ def test_exchange_under_load(agent, target):
     kernel.run("e2fsck", "-fn", target.luns[1])
 
 
+@lun.needs_resend
 def test_exchange_for_another_program_under_load(agent, target):
     a = agent()
     doc = a.attach("v", target.spec(fs="ext4"))
@@ -102,6 +103,7 @@ def test_exchange_for_another_program_under_load(agent, target):
     a.detach("v")
 
 
+@lun.needs_resend
 @pytest.mark.parametrize("death", ["at its first request", "as if it had served", "when idle", "never: it hangs"])
 def test_program_that_dies_before_it_served_is_not_kept(agent, target, tmp, death):
     """It says that it is ready, no more: the one before goes on with what was given to it."""
@@ -232,6 +234,7 @@ def steal_announcement(server):
         os.close(fd)
 
 
+@lun.needs_resend
 def test_an_order_outlives_the_server_that_was_told(agent, target):
     """Killed between the announcement of an order and the order itself."""
     a = agent()

@@ -145,6 +145,7 @@ def test_server_that_is_stopped_is_not_up(a, target):
     a.detach("v")
 
 
+@lun.needs_resend
 def test_server_that_is_exchanged_is_not_up(a, target):
     """What is pushed between the end of one server and the next session."""
     a.attach("v", spec_of(target, 60))
