@@ -43,6 +43,7 @@ struct mr_keeper_server {
     bool late;         /* killed, because it was not ready in time */
     bool stopped;      /* by a signal */
     bool on_trial;     /* of trial_fd, not of program_fd */
+    int64_t ready_ns;  /* since when it is ready */
     uint64_t requests; /* that there had been when it was ready */
     uint64_t bytes;    /* the same, of data that was read or written */
     int64_t usable_ns; /* on trial: since when it could serve; 0: it cannot */
@@ -115,7 +116,8 @@ void mr_keeper_next(struct mr_keeper *k);
 /* It serves. */
 void mr_keeper_ready(struct mr_keeper *k);
 /* A program that was handed over to is kept when its server has moved data, or could have
- * done so for some seconds: looks for that. One that does nothing at all is killed.
+ * done so for some seconds: looks for that. One that does nothing at all is killed, and
+ * one that has no session for long.
  * Returns when to look again. */
 int64_t mr_keeper_check_trial(struct mr_keeper *k);
 /* It has ended; *said is its answer, if there was one. */

@@ -22,6 +22,9 @@
 #define TRIAL_NS (5 * MR_NS_PER_S)
 #define TRIAL_LOOK_NS (50 * MR_NS_PER_MS)
 #define TRIAL_AWAY_NS (200 * MR_NS_PER_MS) /* the target is away */
+/* Or this program cannot log in: less than who has ordered it waits, and than requests
+ * do unless they are told otherwise. */
+#define TRIAL_AWAY_MAX_NS (45 * MR_NS_PER_S)
 
 void mr_keeper_abort(struct mr_keeper *k)
 {
@@ -81,6 +84,7 @@ void mr_keeper_ready(struct mr_keeper *k)
 {
     mr_close(&k->server.channel);
     k->server.ready = true;
+    k->server.ready_ns = mr_now_ns();
     k->server.requests = requests(k);
     k->server.bytes = moved(k);
     if (k->serving)
@@ -110,6 +114,17 @@ static bool is_usable(const struct mr_keeper *k)
            state == MR_LINK_FENCED;
 }
 
+/* Then the one before is tried again; that costs nothing but where the kernel cannot give
+ * it what this one has read. */
+static bool is_hopeless(const struct mr_keeper *k, int64_t now_ns)
+{
+    const bool away_long =
+        k->server.usable_ns == 0 && now_ns - k->server.ready_ns >= TRIAL_AWAY_MAX_NS;
+
+    return mr_lun_server_late_ms(k->page) >= MR_LUN_SERVER_LATE_MS ||
+           (away_long && atomic_load(&k->page->can_resend));
+}
+
 int64_t mr_keeper_check_trial(struct mr_keeper *k)
 {
     struct mr_keeper_server *server = &k->server;
@@ -117,14 +132,14 @@ int64_t mr_keeper_check_trial(struct mr_keeper *k)
 
     if (!server->on_trial || !server->ready)
         return INT64_MAX;
-    if (mr_lun_server_late_ms(k->page) >= MR_LUN_SERVER_LATE_MS) {
-        (void)pidfd_send_signal(server->pidfd, SIGKILL, NULL, 0);
-        return INT64_MAX; /* its end is seen */
-    }
     if (!is_usable(k))
         server->usable_ns = 0;
     else if (server->usable_ns == 0)
         server->usable_ns = now_ns;
+    if (is_hopeless(k, now_ns)) {
+        (void)pidfd_send_signal(server->pidfd, SIGKILL, NULL, 0);
+        return INT64_MAX; /* its end is seen */
+    }
     if (has_moved_data(k) ||
         (server->usable_ns != 0 && now_ns - server->usable_ns >= TRIAL_NS)) {
         trial_passed(k);

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import pathlib
+import shutil
 import signal
 import threading
 import time
@@ -132,6 +133,25 @@ def test_program_that_dies_before_it_served_is_not_kept(agent, target, tmp, deat
     said = lun.control(a, "hand-over", program=build_dir() / "libexec/mooring/mooring-lun")
     assert said["ok"] and "program_on_trial" not in said, "an idle volume is no obstacle"
     kernel.syncfs(doc["mount_path"])
+    a.detach("v")
+    kernel.run("e2fsck", "-fn", target.luns[1])
+
+
+@lun.needs_resend
+def test_program_without_a_session_is_not_kept(agent, target, tmp):
+    """Is it the target that is away, or can this program not log in? The one before is no worse."""
+    a = agent()
+    doc = a.attach("v", target.spec(fs="ext4"))
+    program = shutil.copy(build_dir() / "libexec/mooring/mooring-lun", pathlib.Path(tmp, "mooring-lun"))
+    with Load(doc["mount_path"]) as load:
+        target.kill()
+        said = lun.control(a, "hand-over", timeout=70, check=False, program=program)
+        assert said["ok"] is False and "the one before" in said["error"]["message"], said
+        [server] = lun.servers()
+        assert os.readlink(f"/proc/{server.pid}/exe") != str(program)
+        target.restart()
+        load.goes_on(30)
+    assert load.errors == [] and load.check()
     a.detach("v")
     kernel.run("e2fsck", "-fn", target.luns[1])
 
