@@ -76,8 +76,7 @@ int mr_command_unmount(struct mr_worker *worker, struct json_object *cmd,
         return reply_unmounted(MR_UNMOUNT_BUSY, "umount answered EBUSY", reply);
     }
     if (r == 0 && mr_json_get_bool(cmd, "sync", false)) {
-        r = mr_flush(worker->lock_fd, mr_json_get_string(cmd, "operation"), &identity,
-                     &record, err);
+        r = mr_flush(worker->lock_fd, mr_json_get_string(cmd, "operation"), &record, err);
         if (r < 0 && err->code == MR_E_DATA_NOT_WRITTEN &&
             mr_json_get_bool(cmd, "accept_data_loss", false))
             r = 0;

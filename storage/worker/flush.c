@@ -2,16 +2,11 @@
 #include "storage/worker/flush.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "storage/base/cleanup.h"
 #include "storage/base/fault.h"
-#include "storage/worker/device.h"
 #include "storage/worker/mounter.h"
 
 #define NOTE_TEXT 128
@@ -19,7 +14,7 @@
 /* What an earlier flush of this operation left: */
 enum past {
     PAST_NONE = 0,
-    PAST_BEGUN, /* it died, with the kernel's answer or before it */
+    PAST_BEGUN, /* its worker died, with the kernel's answer or before it */
     PAST_LOST,
 };
 
@@ -52,15 +47,6 @@ static void write_note(int lock_fd, const char *operation, const char *what)
     (void)!ftruncate(lock_fd, len);
 }
 
-/* Whatever comes of it is asked afterwards. */
-static void write_back(const struct mr_identity *identity)
-{
-    MR_AUTO_CLOSE int fd = -1;
-
-    if (mr_device_open(identity, O_RDONLY, &fd, NULL) == 0)
-        (void)ioctl(fd, BLKFLSBUF, 0);
-}
-
 static int fail_past(enum past past, struct mr_err *err)
 {
     int r = mr_fail(err, MR_E_DATA_NOT_WRITTEN, EIO, "%s",
@@ -74,14 +60,15 @@ static int fail_past(enum past past, struct mr_err *err)
                          "accept_data_loss=true");
 }
 
-int mr_flush(int lock_fd, const char *operation, const struct mr_identity *identity,
-             const struct mr_mount_record *record, struct mr_err *err)
+int mr_flush(int lock_fd, const char *operation, const struct mr_mount_record *record,
+             struct mr_err *err)
 {
     enum past past = read_note(lock_fd, operation);
 
-    write_back(identity);
-    if (past != PAST_NONE)
+    if (past != PAST_NONE) {
+        (void)mr_mounter_sync(record, err); /* written is better than not */
         return fail_past(past, err);
+    }
     (void)mr_fault("worker", "flush", "before");
     write_note(lock_fd, operation, "begun");
     int r = mr_mounter_sync(record, err);
