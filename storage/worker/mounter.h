@@ -45,7 +45,8 @@ enum mr_unmount_result {
 int mr_mounter_open_root(const struct mr_mount_record *record, int flags,
                          struct mr_err *err);
 
-/* syncfs(2) on a real fd of the root of this mount. MR_E_DATA_NOT_WRITTEN when it fails.
+/* syncfs(2) on a real fd of the root of this mount. MR_E_DATA_NOT_WRITTEN when it fails,
+ * and when ext4 has lost its journal before.
  * 0 when the mount is absent or covered (then there is no way in; detail of the unmount
  * says so). */
 int mr_mounter_sync(const struct mr_mount_record *record, struct mr_err *err);

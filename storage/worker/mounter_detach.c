@@ -9,17 +9,21 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <libmount.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "storage/base/cleanup.h"
 #include "storage/base/fd.h"
 #include "storage/worker/mounter_path.h"
 
+#define EXT4_CHECKPOINT _IOW('f', 43, uint32_t) /* Documentation/filesystems/ext4 */
 #define DETAIL_BYTES 200
 
 MR_DEFINE_CLEANUP(table, struct libmnt_table *, mnt_unref_table);
@@ -95,6 +99,19 @@ static int fail_sync(struct mr_err *err, int errnum, const char *call)
                          "accept_data_loss=true");
 }
 
+/* ext4 has given up its journal when a commit failed, which it makes by itself every few
+ * seconds: what was in it is lost, there is nothing left to write, and syncfs(2) is
+ * content. EIO of jbd2_journal_flush() (fs/jbd2/journal.c) stays. Any other answer, as
+ * that there is no journal, says nothing. */
+static bool lost_its_journal(int fd)
+{
+    struct statfs fs;
+    uint32_t flags = 0;
+
+    return fstatfs(fd, &fs) == 0 && fs.f_type == EXT4_SUPER_MAGIC &&
+           ioctl(fd, EXT4_CHECKPOINT, &flags) < 0 && errno == EIO;
+}
+
 int mr_mounter_sync(const struct mr_mount_record *record, struct mr_err *err)
 {
     MR_AUTO_CLOSE int fd = mr_mounter_open_root(record, O_RDONLY, err);
@@ -107,6 +124,8 @@ int mr_mounter_sync(const struct mr_mount_record *record, struct mr_err *err)
         return fd;
     if (syncfs(fd) < 0)
         return fail_sync(err, errno, "syncfs");
+    if (lost_its_journal(fd))
+        return fail_sync(err, EIO, "the journal of ext4");
     return 0;
 }
 

@@ -116,6 +116,26 @@ def test_lost_metadata_is_a_lost_write(pool, agent, features):
     a.detach("v", accept_data_loss="true")
 
 
+def test_a_journal_that_was_lost_before_is_a_lost_write(pool, agent):
+    """ext4 has tried by itself, and given up: for a flush there is nothing left to do."""
+    a = agent()
+    run("mkfs.ext4", "-q", "-F", pool)
+    doc = a.attach("v", a.file_spec(pool, fs="ext4"))
+    mount = pathlib.Path(doc["mount_path"])
+    ballast = fill(pool)
+    (mount / "name").touch()
+    fd = os.open(mount, os.O_RDONLY)
+    with pytest.raises(OSError):
+        os.fsync(fd)  # as its timer does
+    os.close(fd)
+    ballast.unlink()
+    os.sync()
+
+    for _ in range(2):
+        a.delete("v").expect(409, code="data-not-written")
+    a.detach("v", accept_data_loss="true")
+
+
 def end_at(a, point, victims):
     """A DELETE, in which these end at that point, one of them by itself; the next ones take their places."""
     a.arm(point, "die" if victims == "worker" else "stop")
