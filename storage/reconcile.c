@@ -74,6 +74,7 @@ enum mr_reconciled mr_reconcile_looked(struct mr_volume *volume, struct json_obj
     mr_volume_set_error(volume, &err);
     mr_volume_set_state(volume, MR_STATE_FAILED);
     mr_volume_record(volume, "not_as_recorded", NULL, NULL, NULL);
+    mr_server_watch(volume); /* what it says is shown all the same */
     return result;
 }
 

@@ -167,7 +167,7 @@ static int start_volume(struct mr_volume *volume, struct mr_err *err)
     if (volume->state == MR_STATE_ATTACHED)
         volume->engine->recovery.total++;
     if (volume->state != MR_STATE_ATTACHING && volume->state != MR_STATE_DETACHING) {
-        if (volume->state != MR_STATE_ATTACHED && mr_server_is_dead(volume))
+        if (volume->state != MR_STATE_ATTACHED && mr_volume_has_residue(volume))
             mr_server_watch(volume); /* what it says is shown all the same */
         return 0;
     }

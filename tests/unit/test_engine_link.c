@@ -279,6 +279,20 @@ static void test_who_does_not_answer_is_waited_for_only_a_moment(void **state)
 #define MUTE(f) cmocka_unit_test_setup_teardown(f, setup_mute, teardown_keeper)
 #define LINKED(f) cmocka_unit_test_setup_teardown(f, setup_up, teardown_keeper)
 
+static void test_what_failed_is_asked_after_a_start_too(void **state)
+{
+    struct env *env = *state;
+    script(env, "look", "[{'found':true,'mounted':'absent'}]");
+    for (int i = 0; i < 2; i++) { /* found so by the look, then by the journal */
+        env_stop(env);
+        env_start(env);
+        run_until(env, recovered);
+        assert_int_equal(v(env)->state, MR_STATE_FAILED);
+        run_until(env, is_up);
+        assert_int_equal(v(env)->state, MR_STATE_FAILED);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -298,6 +312,7 @@ int main(void)
         LINKED(test_a_detach_ends_the_connection),
         LINKED(test_the_next_agent_asks_again),
         LINKED(test_who_does_not_answer_is_waited_for_only_a_moment),
+        LINKED(test_what_failed_is_asked_after_a_start_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
