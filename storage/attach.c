@@ -134,11 +134,31 @@ struct json_object *mr_attach_settings(const struct mr_config *config)
     return settings;
 }
 
+/* What an agent of a newer version has begun: what is unknown here would be left out. */
+static bool fails_with_newer_spec(struct mr_operation *op)
+{
+    struct mr_spec *known = NULL;
+    struct mr_err err;
+
+    if (!op->resumed)
+        return false;
+    int rc = mr_spec_decode_public(op->volume->spec->full, &known, &err);
+    mr_spec_free(known);
+    if (rc == 0)
+        return false;
+    (void)mr_err_context(&err, rc, "the spec in the journal is of a newer mooringd");
+    (void)mr_err_remedy(&err, rc, "run that one, or DELETE the volume");
+    mr_operation_fail(op, &err);
+    return true;
+}
+
 static void begin_map(struct mr_operation *op)
 {
     const struct mr_config *config = op->engine->config;
     struct json_object *command;
 
+    if (fails_with_newer_spec(op))
+        return;
     if (op->mapped) { /* a detach may have asked the kernel to unmap it */
         mr_operation_command(op, mr_operation_new_command(op, "keep"), 0);
         return;

@@ -69,6 +69,32 @@ static void test_a_cut_off_detach_goes_on(void **state)
     assert_int_equal(v(env)->state, MR_STATE_ABSENT);
 }
 
+/* A detach that a PUT has taken back: what is unknown here would be left out. */
+static void test_a_cut_off_mend_does_not_go_on(void **state)
+{
+    struct env *env = *state;
+    script(env, "inspect", FOUND_UNMOUNTED);
+    script(env, "claim", "[{'result':'busy'}]");
+    (void)del(env, "v");
+    run_until(env, held);
+    (void)put(env, "v");
+    env_stop(env);
+    run_sql(env, NEWER);
+    (void)asked(env);
+    env_start(env);
+    assert_int_equal(v(env)->state, MR_STATE_ATTACHING);
+    struct mr_operation *op = v(env)->op;
+    run_to_end(env, op);
+    assert_int_equal(mr_operation_ended(op), -1);
+    assert_non_null(strstr(mr_operation_error(op)->message, "newer"));
+    assert_string_equal(asked(env), "inspect");
+    assert_int_equal(v(env)->state, MR_STATE_FAILED);
+    assert_shows_newer(env);
+    script(env, "claim", "[]");
+    run_to_end(env, del(env, "v"));
+    assert_int_equal(v(env)->state, MR_STATE_ABSENT);
+}
+
 /* What was asked for cannot be said here: nobody may claim that it is so. */
 static void test_no_put_is_of_the_same_spec(void **state)
 {
@@ -125,7 +151,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup_attached, teardown)
         T(test_what_is_unknown_is_kept_and_shown), T(test_it_can_be_detached),
         T(test_a_cut_off_detach_goes_on),          T(test_no_put_is_of_the_same_spec),
-        T(test_what_cannot_be_detached_is_named),
+        T(test_what_cannot_be_detached_is_named),  T(test_a_cut_off_mend_does_not_go_on),
 #undef T
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
