@@ -5,7 +5,7 @@ import pathlib
 import select
 import subprocess
 
-from .kernel import mounts_at, run
+from .kernel import FUSE_CONNECTIONS, mount_fusectl, mounts_at, run
 
 SOURCE = pathlib.Path(__file__).resolve().parents[1] / "fuse_file.c"
 
@@ -27,9 +27,11 @@ class FuseFile:
                 file.truncate(size)
         self.process = subprocess.Popen([str(binary), str(self.backing), str(self.path)], text=True, bufsize=1,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        if not self._line().startswith("ready "):
+        word, number = (self._line() + " ?").split()[:2]
+        if word != "ready":
             self.process.kill()
             raise AssertionError(f"fuse_file: {self.process.stderr.read()}")
+        self.connection = FUSE_CONNECTIONS / number
 
     def _line(self):
         readable, _, _ = select.select([self.process.stdout], [], [], 20)
@@ -50,6 +52,11 @@ class FuseFile:
     def well(self):
         """No fault any more; what waited is answered."""
         self._say("well")
+
+    def abort(self):
+        """The kernel ends the connection: every request fails from now on, ECONNABORTED."""
+        mount_fusectl()
+        (self.connection / "abort").write_text("1")
 
     def recover(self):
         """Well again, unless the server has ended."""
