@@ -61,10 +61,12 @@ void mr_link_give_up(struct mr_link *link, enum mr_link_state state, const char 
 
 void mr_link_stop(struct mr_link *link, enum mr_link_state state, const char *reason)
 {
-    /* The logout waits in the loop. */
+    /* The logout waits in the loop, and what libiscsi has still to send, for want of room
+     * in the target's window, goes out with it: then the connection is closed instead. */
     mr_io_pause(link->io);
     atomic_store(&link->page->logged_out,
-                 mr_session_logout(&link->session, mr_now_ns() + MR_NS_PER_S));
+                 mr_session_sent_all(&link->session) &&
+                     mr_session_logout(&link->session, mr_now_ns() + MR_NS_PER_S));
     mr_link_give_up(link, state, reason);
 }
 

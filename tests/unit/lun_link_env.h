@@ -43,6 +43,8 @@ static struct fake {
     int reset_error;
     bool reserved; /* by another node */
     bool no_logout;
+    unsigned logouts;
+    bool queued;     /* something still to be sent */
     char tried[64];  /* portals */
     unsigned doubts; /* about commands in flight */
 } fake;
@@ -70,7 +72,14 @@ bool mr_session_logout(struct mr_session *s, int64_t deadline_ns)
 {
     (void)deadline_ns;
     s->up = false;
+    fake.logouts++;
     return !fake.no_logout;
+}
+
+bool mr_session_sent_all(const struct mr_session *s)
+{
+    (void)s;
+    return !fake.queued;
 }
 
 int64_t mr_session_check(struct mr_session *s, int64_t oldest_ns, int64_t now_ns)

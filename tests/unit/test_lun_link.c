@@ -112,6 +112,19 @@ static void test_another_lun_behind_the_number_is_final(void **state)
     assert_int_equal(io.mode, MR_IO_REFUSING);
 }
 
+/* A logout would send what waits for room in the target's window. */
+static void test_what_waits_to_be_sent_is_not_sent_to_another_lun(void **state)
+{
+    (void)state;
+    (void)snprintf(fake.facts.wwn, sizeof(fake.facts.wwn), "naa.2");
+    fake.queued = true;
+    check_identity(&link_.session.attention);
+    assert_int_equal(mr_link_state(&link_), MR_LINK_MISMATCH);
+    assert_int_equal(fake.logouts, 0);
+    assert_int_equal(fake.closed, 1);
+    assert_false(atomic_load(&page.logged_out));
+}
+
 static void test_a_lun_that_has_grown_with_its_identity_is_told(void **state)
 {
     (void)state;
@@ -213,6 +226,7 @@ int main(void)
         TEST(test_each_round_asks_for_the_addresses_that_count_then),
         TEST(test_a_lun_that_may_be_another_one_proves_itself_first),
         TEST(test_another_lun_behind_the_number_is_final),
+        TEST(test_what_waits_to_be_sent_is_not_sent_to_another_lun),
         TEST(test_a_lun_that_has_grown_with_its_identity_is_told),
         TEST(test_a_lun_that_cannot_prove_itself_costs_the_session),
         TEST(test_the_capacity_of_another_lun_is_not_told),
