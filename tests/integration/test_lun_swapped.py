@@ -38,6 +38,8 @@ def test_another_disk_is_not_written(agent, targets):
     with Load(doc["mount_path"]) as load:
         load.goes_on()
         withdraw(target)
+        # No attention tells a session of a LUN that is exchanged between two commands: one must miss it.
+        eventually(lambda: a.get("v").json["transport"]["state"] == "down", 20, "the LUN is missed")
         export(target, other, "second")
         eventually(lambda: a.get("v").json["state"] == "failed", 20, "the volume has failed")
         eventually(lambda: load.errors, 10, "writes fail")
